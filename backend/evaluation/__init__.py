@@ -1,0 +1,1 @@
+"""Evaluation: texts, windows, perplexity, and fidelity to the dense model."""

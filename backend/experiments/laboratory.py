@@ -1,0 +1,117 @@
+"""The laboratory: keeps a model, texts and dense references warm between cells and between runs."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backend.evaluation.fidelity import DenseReference
+from backend.evaluation.texts import Text, load_text
+from backend.evaluation.windows import cut_windows
+from backend.experiments.cells import Cell, Evaluation
+from backend.experiments.sweep import Plan
+from backend.home import Home
+from backend.models.anatomy import find_anatomy
+from backend.models.loading import LoadedModel, choose_device, load_model
+from backend.models.sources import resolve
+from backend.sparsity.engine import MaskedEngine
+
+if TYPE_CHECKING:
+    from backend.models.sources import ModelFolder
+
+REFERENCES_KEPT = 4
+Report = Callable[[str, float | None], None]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A loaded model, ready for experiments."""
+
+    loaded: LoadedModel
+    engine: MaskedEngine
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of one weight as it runs."""
+        return int(next(self.loaded.model.parameters()).element_size())
+
+
+@dataclass
+class Laboratory:
+    """What a process needs for running cells; loads each thing once.
+
+    Attributes:
+        home: The home folder.
+        data_root: Folder with local data sets, or None.
+        device: "auto", "cpu", "cuda" or "mps".
+        threads: torch's CPU threads; None leaves torch's own choice.
+        report: Told of downloads and loading: a message and the share done, or None.
+    """
+
+    home: Home
+    data_root: Path | None = None
+    device: str = "auto"
+    threads: int | None = None
+    report: Report | None = None
+    _folders: dict[str, ModelFolder] = field(default_factory=dict)
+    _texts: dict[str, Text] = field(default_factory=dict)
+    _subject: tuple[tuple[str, str], Subject] | None = None
+    _references: OrderedDict[tuple[Any, ...], DenseReference] = field(default_factory=OrderedDict)
+
+    def resolve(self, plan: Plan) -> Cell:
+        """Return the cell of a plan: its model and text by their hashes, no weights loaded."""
+        text = self.text(plan.evaluation.text)
+        folder = self._folder(plan.model)
+        return Cell(folder.name, folder.sha256, plan.policy, plan.evaluation, text.sha256)
+
+    def text(self, name: str) -> Text:
+        """Return a text, read once."""
+        if name not in self._texts:
+            self._texts[name] = load_text(name, self.data_root)
+        return self._texts[name]
+
+    def subject(self, model: str, dtype: str) -> Subject:
+        """Return a model, ready; the one before it is let go first."""
+        key = (model, dtype)
+        if self._subject is None or self._subject[0] != key:
+            self._subject = None
+            self._references.clear()
+            self._set_threads()
+            loaded = load_model(model, self.home, dtype=dtype, device=self.device, progress=self.report)
+            self._subject = key, Subject(loaded, MaskedEngine(loaded.model, find_anatomy(loaded.model)))
+        return self._subject[1]
+
+    def reference(self, subject: Subject, evaluation: Evaluation) -> DenseReference:
+        """Return the dense reference of an evaluation; the last four are kept."""
+        text = self.text(evaluation.text)
+        key = (text.sha256, evaluation.tokens, evaluation.window, evaluation.stride)
+        if key not in self._references:
+            windows = cut_windows(
+                text, subject.loaded.tokenizer, evaluation.windows, evaluation.window, evaluation.stride
+            )
+            self._references[key] = DenseReference(windows)
+        self._references.move_to_end(key)
+        while len(self._references) > REFERENCES_KEPT:
+            self._references.popitem(last=False)
+        return self._references[key]
+
+    def machine(self) -> tuple[str, int]:
+        """Return the device that models run on and torch's number of CPU threads."""
+        import torch
+
+        self._set_threads()
+        return choose_device(self.device), torch.get_num_threads()
+
+    def _folder(self, model: str) -> ModelFolder:
+        if model not in self._folders:
+            self._folders[model] = resolve(model, self.home, progress=self.report)
+        return self._folders[model]
+
+    def _set_threads(self) -> None:
+        if self.threads is not None:
+            import torch
+
+            torch.set_num_threads(self.threads)

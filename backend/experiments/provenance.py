@@ -1,0 +1,61 @@
+"""Provenance: with what a run was made, so that it can be made again."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from backend.home import REPOSITORY
+
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "duckdb")
+
+
+def provenance(device: str, threads: int) -> dict[str, Any]:
+    """Return commit, packages, machine, device, threads and process, as plain JSON values.
+
+    Args:
+        device: Where the model runs ("cpu", "cuda").
+        threads: torch's number of CPU threads.
+    """
+    return {
+        "commit": _commit(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "machine": {"processor": _processor(), "cores": os.cpu_count(), "memory_bytes": psutil.virtual_memory().total},
+        "device": device,
+        "threads": threads,
+        "process": process_identity(),
+    }
+
+
+def process_identity() -> dict[str, Any]:
+    """Return this process's pid and start time, which together name it even when pids are used again."""
+    return {"pid": os.getpid(), "started": psutil.Process().create_time()}
+
+
+def _commit() -> str | None:
+    """Return the git commit of the program, "+" behind it if files differ; None outside a checkout."""
+    git = ["git", "-C", str(REPOSITORY)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        changes = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,110 @@
+"""Run folders: made when a run is asked for, before anything runs; the truth of what was asked and found."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from backend.errors import UserError
+from backend.experiments.events import EventLog, now
+from backend.experiments.sweep import Sweep
+from backend.home import Home
+
+RunKind = Literal["sweep", "point"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder, ``runs/<id>/``."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, home: Home, sweep: Sweep, kind: RunKind) -> RunFolder:
+        """Make the folder of a new run and write what is asked.
+
+        Raises:
+            UserError: The disk is full or the home folder cannot be written.
+        """
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        run = f"{stamp}-{sweep.name}-{secrets.token_hex(2)}"
+        folder = cls(home.runs / run)
+        spec = sweep.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        asked = {"run": run, "name": sweep.name, "kind": kind, "created_at": now(), "spec": spec}
+        try:
+            folder.path.mkdir(parents=True)
+            write_whole(folder.path / "run.json", asked)
+        except OSError as error:
+            raise UserError(f"The run cannot be written to {home.runs} ({error.strerror}).") from error
+        return folder
+
+    @classmethod
+    def open(cls, home: Home, run: str) -> RunFolder:
+        """Return the folder of an existing run; an unknown one raises ``UserError``."""
+        folder = cls(home.runs / run)
+        if not re.fullmatch(r"[\w.-]+", run) or not (folder.path / "run.json").is_file():
+            raise UserError(f"There is no run called '{run}' in {home.runs}.")
+        return folder
+
+    @property
+    def id(self) -> str:
+        """The run's id: when it was asked for, its name, four random hex digits."""
+        return self.path.name
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What ``run.json`` says."""
+        content: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+        return content
+
+    @property
+    def sweep(self) -> Sweep:
+        """What the run is to do."""
+        return Sweep.parse(self.asked["spec"], f"run {self.id}")
+
+    def log(self) -> EventLog:
+        """Return the run's event log, to append to."""
+        return EventLog(self.path)
+
+    def finished(self) -> bool:
+        """Tell whether the run has come to its end, whatever its status."""
+        events = self.path / "events.jsonl"
+        last = events.read_bytes().rstrip().rsplit(b"\n", 1)[-1] if events.exists() else b""
+        return b'"kind":"run_finished"' in last
+
+    def raise_flag(self, flag: Literal["cancel", "pause"]) -> None:
+        """Ask the run to stop or to wait; it obeys at the next window."""
+        (self.path / flag).touch()
+
+    def lower_flag(self, flag: Literal["cancel", "pause"]) -> None:
+        """Take the request back."""
+        (self.path / flag).unlink(missing_ok=True)
+
+    def has_flag(self, flag: Literal["cancel", "pause"]) -> bool:
+        """Tell whether the run was asked to stop or to wait."""
+        return (self.path / flag).exists()
+
+
+def latest_unfinished(home: Home, sweep: Sweep) -> RunFolder | None:
+    """Return the newest run of this very sweep that has not come to its end, if there is one."""
+    for path in sorted(home.runs.glob("*/run.json"), reverse=True):
+        folder = RunFolder(path.parent)
+        if not folder.finished() and folder.sweep == sweep:
+            return folder
+    return None
+
+
+def write_whole(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file so that a reader sees all of it or none."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(json.dumps(content))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

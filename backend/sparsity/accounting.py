@@ -1,0 +1,104 @@
+"""Accounting: which share of which weights the masks of a run really read.
+
+One rule for every policy. Of a layer's MLP, with ρ_in the token's share of inputs kept and ρ_mid its share
+of neurons kept:
+
+* gate and up: ``ρ_in`` if the policy needs them before it chooses neurons, else ``ρ_in·ρ_mid`` (only the
+  chosen rows); an oracle's uncharged projections count as ``ρ_in·ρ_mid`` too;
+* down: ``ρ_mid``.
+
+A site without a mask counts as 1. (Source: the table of arXiv 2412.01380; its released code counts an
+unmasked linear as 0, which flatters GLU pruning.)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from backend.sparsity.policy import Policy
+from backend.sparsity.selection import row_counts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from backend.models.anatomy import Anatomy
+
+
+class Reading:
+    """Sums of the shares read, per layer; added to by the engine, read out as densities.
+
+    Args:
+        anatomy: The model's parts and their numbers of weights.
+        policy: Whose masks are accounted for.
+    """
+
+    def __init__(self, anatomy: Anatomy, policy: Policy) -> None:
+        self.anatomy = anatomy
+        self.policy = policy
+        self.tokens = 0
+        self._mlp: dict[int, float] = dict.fromkeys(anatomy.mlps, 0.0)
+        self._attention: dict[tuple[int, Literal["attn_in", "attn_out"]], float] = {}
+
+    def add_mlp(self, layer: int, mask_in: Tensor | None, mask_mid: Tensor | None, tokens: int) -> None:
+        """Account for one call of a layer's MLP.
+
+        Args:
+            layer: The layer.
+            mask_in: Inputs kept, None for all. # [B, T, d]
+            mask_mid: Neurons kept, None for all. # [B, T, n]
+            tokens: B·T.
+        """
+        first = _share(mask_in)
+        middle = _share(mask_mid)
+        charged = self.policy.needs - self.policy.uncharged
+        rows = sum(first if name in charged else first * middle for name in ("gate", "up"))
+        per_token = (rows + middle) / 3
+        self._mlp[layer] += per_token * tokens if isinstance(per_token, float) else float(per_token.sum())
+        if layer == min(self._mlp):
+            self.tokens += tokens
+
+    def add_attention(self, layer: int, site: Literal["attn_in", "attn_out"], mask: Tensor | None) -> None:
+        """Account for one mask at an attention site. ``mask``: # [B, T, N]"""
+        if mask is None:
+            return
+        skipped = float((1 - row_counts(mask) / mask.shape[-1]).sum())
+        self._attention[layer, site] = self._attention.get((layer, site), 0.0) + skipped
+
+    def layer_density(self) -> dict[int, float]:
+        """Return each layer's MLP density, averaged over its tokens."""
+        return {layer: read / self.tokens for layer, read in self._mlp.items()}
+
+    @property
+    def mlp_density(self) -> float:
+        """Share of the MLPs' weights read per token."""
+        mlps = self.anatomy.mlps
+        return sum(d * mlps[layer].weights for layer, d in self.layer_density().items()) / self.anatomy.mlp_weights
+
+    @property
+    def weights_read(self) -> float:
+        """Weights read per token, attention, norms, head and one embedding row included."""
+        skipped = (1 - self.mlp_density) * self.anatomy.mlp_weights
+        for (layer, site), share in self._attention.items():
+            attention = self.anatomy.attentions[layer]
+            weights = attention.in_weights if site == "attn_in" else attention.out_weights
+            skipped += weights * share / self.tokens
+        return self.anatomy.weights_per_token - skipped
+
+    @property
+    def model_density(self) -> float:
+        """Share of all weights that a dense token reads which were read."""
+        return self.weights_read / self.anatomy.weights_per_token
+
+    def merge(self, other: Reading) -> None:
+        """Add another reading of the same policy and model."""
+        self.tokens += other.tokens
+        for layer, read in other._mlp.items():
+            self._mlp[layer] += read
+        for key, skipped in other._attention.items():
+            self._attention[key] = self._attention.get(key, 0.0) + skipped
+
+
+def _share(mask: Tensor | None) -> float | Tensor:
+    return 1.0 if mask is None else row_counts(mask) / mask.shape[-1]
+
+

@@ -1,0 +1,191 @@
+"""What a mask policy is: frozen settings, a version, and answers at the sites it cares about.
+
+A policy says *which* entries are kept; :mod:`backend.sparsity.engine` applies it and accounts for what
+was read. Importing a policy never imports torch, so that pages can make forms from its settings.
+
+Four kinds of policy need no more than this class:
+
+* a policy of **sites** overrides ``mlp_in``, ``mlp_mid``, ``attn_in`` or ``attn_out``;
+* one with **state** per sequence also returns it from ``start``, and finds it in ``context.state``;
+* one with **calibration** returns an ``observer`` that watches a dense run on calibration text, and
+  finds what it fitted in ``context.calibration``;
+* an **oracle** overrides ``prepare``, which sees the model and the sequence before the masked run (for a
+  dense forward or backward pass), and finds what it returned in ``context.prepared``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+
+from backend.errors import UserError
+from backend.registry import Registry
+from backend.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from backend.models.anatomy import Anatomy, GatedMLP
+
+Site = Literal["mlp_in", "mlp_mid", "attn_in", "attn_out"]
+Projection = Literal["gate", "up", "down"]
+SITES: tuple[Site, ...] = ("mlp_in", "mlp_mid", "attn_in", "attn_out")
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What has been computed when the neurons are chosen; fields that the policy did not ask for are None.
+
+    Attributes:
+        x: The MLP's input, input mask applied. # [B, T, d]
+        gate: ``act(W_g x)``. # [B, T, n] or None
+        up: ``W_u x``. # [B, T, n] or None
+        neurons: ``gate * up``, the neurons' activations. # [B, T, n] or None
+    """
+
+    x: Tensor
+    gate: Tensor | None = None
+    up: Tensor | None = None
+    neurons: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a policy is asked: the layer, its MLP, and what the policy brought along for it.
+
+    Attributes:
+        layer: Index of the decoder layer, from 0.
+        layers: Number of decoder layers.
+        mlp: The layer's MLP (shapes, weights, norms of the down projection's columns); None at the
+            attention sites of a layer without a gated MLP.
+        state: What ``start`` returned for this layer, one per run of sequences.
+        calibration: What the policy's observer fitted, for all layers.
+        prepared: What ``prepare`` returned for this sequence, for all layers.
+    """
+
+    layer: int
+    layers: int
+    mlp: GatedMLP | None
+    state: Any = None
+    calibration: Any = None
+    prepared: Any = None
+
+
+class Observer(Protocol):
+    """Watches a dense run on calibration text, then fits what the policy needs."""
+
+    def observe(self, layer: int, activations: Activations) -> None:
+        """Take note of one dense MLP call: all fields of ``activations`` are given."""
+        ...
+
+    def fit(self) -> Any:
+        """Return what ``context.calibration`` will hold."""
+        ...
+
+
+class Policy(Settings):
+    """A dynamic sparsity policy: which columns and neurons each token reads.
+
+    Class attributes are facts about the method; fields are its settings. Every mask is a boolean tensor
+    shaped as what it masks (True: kept), made per token; None keeps everything.
+    """
+
+    name: ClassVar[str]
+    """The method's name in the registry, the CLI and the store."""
+    title: ClassVar[str]
+    """Its name for people, as in legends."""
+    version: ClassVar[int] = 1
+    """Raised when the same settings give other results, so that stored cells are run again."""
+    summary: ClassVar[str]
+    """One sentence on what it does."""
+    equation: ClassVar[str]
+    """Its masks, in LaTeX."""
+    density_formula: ClassVar[str]
+    """Its MLP density by its settings, in LaTeX."""
+    paper: ClassVar[str]
+    """Where it comes from, with the arXiv number; "" for a control."""
+    limits: ClassVar[str] = ""
+    """What to keep in mind when its numbers are read."""
+    label_free: ClassVar[bool] = True
+    """It does not look at the token being predicted."""
+    realisable: ClassVar[bool] = True
+    """Its mask costs less than it saves; one that needs what it skips is an oracle."""
+    needs: ClassVar[frozenset[Projection]] = frozenset()
+    """Projections computed before the neurons are chosen, and so read for all neurons."""
+    uncharged: ClassVar[frozenset[Projection]] = frozenset()
+    """Projections in ``needs`` whose dropped rows the accounting counts as skipped (oracles only)."""
+    sweep_setting: ClassVar[str | None] = None
+    """The setting that a sweep varies and a slider drags."""
+
+    @property
+    def how(self) -> Literal["measured", "oracle"]:
+        """How a quality figure of this policy was got: an oracle's is no measurement of a usable method."""
+        return "measured" if self.realisable and self.label_free else "oracle"
+
+    @classmethod
+    def density_floor(cls) -> float:
+        """Return the MLP density below which this method cannot go."""
+        return 0.0
+
+    def expected_density(self) -> float | None:
+        """Return the MLP density these settings stand for, or None if only a measurement tells."""
+        return None
+
+    @classmethod
+    def at_density(cls, density: float) -> Self:
+        """Return this policy set to read the given share of MLP weights.
+
+        Raises:
+            UserError: The method cannot reach that density, or has no setting for it.
+        """
+        raise UserError(f"{cls.title} cannot be set to a target density.")
+
+    def mlp_in(self, x: Tensor, context: Context) -> Tensor | None:
+        """Choose input entries: columns of gate and up. ``x`` and the mask: # [B, T, d]."""
+        return None
+
+    def mlp_mid(self, activations: Activations, context: Context) -> Tensor | None:
+        """Choose neurons: rows of gate and up, columns of down. The mask: # [B, T, n]."""
+        return None
+
+    def attn_in(self, x: Tensor, context: Context) -> Tensor | None:
+        """Choose the attention's input entries: columns of q, k and v. # [B, T, d]."""
+        return None
+
+    def attn_out(self, x: Tensor, context: Context) -> Tensor | None:
+        """Choose entries of the heads' outputs: columns of the output projection. # [B, T, h·d_h]."""
+        return None
+
+    def start(self, layer: int, sequences: Sequence[int]) -> Any:
+        """Return this layer's state for new sequences (their running numbers, one a batch row)."""
+        return None
+
+    def observer(self) -> Observer | None:
+        """Return a fresh observer if the policy needs calibration."""
+        return None
+
+    def prepare(self, model: Any, anatomy: Anatomy, input_ids: Tensor) -> Any:
+        """Look at the dense model and the sequence before the masked run (oracles). ``input_ids``: # [B, T]."""
+        return None
+
+    @classmethod
+    def sites(cls) -> list[Site]:
+        """Return the sites at which this policy answers."""
+        return [site for site in SITES if getattr(cls, site) is not getattr(Policy, site)]
+
+
+METHODS: Registry[type[Policy]] = Registry("method")
+"""Every method there is, by name."""
+
+
+def method(policy: type[Policy]) -> type[Policy]:
+    """Class decorator: register a policy under its ``name``."""
+    return METHODS.add(policy.name, policy)
+
+
+def make_policy(name: str, settings: dict[str, Any]) -> Policy:
+    """Return the policy called ``name`` with ``settings``; wrong ones raise ``UserError`` in a sentence."""
+    return METHODS[name].parse(settings, name)
+
+
