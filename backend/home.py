@@ -20,7 +20,7 @@ class Home:
 
     @classmethod
     def resolve(cls, given: str | Path | None = None) -> Home:
-        """Return the home named by ``given``, else ``SPARSITY_LENS_HOME``, else ``data/home``; made if absent.
+        """Return the home: ``given``, else ``SPARSITY_LENS_HOME``, else ``data/home``; made if absent.
 
         Raises:
             UserError: The folder cannot be made or written.

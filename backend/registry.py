@@ -47,7 +47,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:
-        """Tell whether ``name`` is registered (``Mapping`` would ask ``__getitem__``, whose error is ours)."""
+        """Tell whether ``name`` is registered; ``Mapping`` would ask ``__getitem__``, whose error is ours."""
         return name in self._entries
 
     def __iter__(self) -> Iterator[str]:

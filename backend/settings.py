@@ -90,13 +90,18 @@ def _describe_field(name: str, info: Any) -> SettingField:
         name=name,
         annotation=info.annotation,
         default=info.default,
-        minimum=None if low is None else low.ge if isinstance(low, Ge) else low.gt,
-        maximum=None if high is None else high.le if isinstance(high, Le) else high.lt,
+        minimum=_limit(low),
+        maximum=_limit(high),
         minimum_excluded=isinstance(low, Gt),
         unit=extra.get("unit", ""),
         symbol=extra.get("symbol", ""),
         help=info.description or "",
     )
+
+
+def _limit(bound: Ge | Gt | Le | Lt | None) -> float | None:
+    values = (getattr(bound, name, None) for name in ("ge", "gt", "le", "lt"))
+    return next((float(value) for value in values if value is not None), None)  # type: ignore[arg-type]
 
 
 def _sentence(error: ValidationError) -> str:

@@ -80,7 +80,12 @@ class Fidelity:
         spread = None if nll.stderr is None else perplexity * nll.stderr
         how = self.policy.how
         found = [self._measurement("perplexity", Estimate(perplexity, spread, nll.n), "", how)]
-        units = {"nll": "nats/token", "delta_nll": "nats/token", "kl": "nats/token", "agreement": "share of tokens"}
+        units = {
+            "nll": "nats/token",
+            "delta_nll": "nats/token",
+            "kl": "nats/token",
+            "agreement": "share of tokens",
+        }
         found += [self._measurement(name, self.estimate(name), unit, how) for name, unit in units.items()]
         read = {
             "mlp_density": (self.reading.mlp_density, "share of MLP weights"),

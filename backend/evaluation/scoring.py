@@ -125,7 +125,7 @@ def score_sparse(head: Head, hidden: Tensor, dense: DenseScores) -> TokenScores:
 
 
 def is_linear(head: Head, hidden: Tensor) -> bool:
-    """Tell whether KL can go by the expected head row: no soft-cap, and fp32 (rounded logits are not linear)."""
+    """Tell whether KL can go by the expected head row: no soft-cap, and fp32, as rounding is not linear."""
     import torch
 
     return head.softcap is None and hidden.dtype == torch.float32
@@ -140,7 +140,7 @@ def _log_probabilities(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _cross(head: Head, row: Tensor, bias: Tensor, states: Tensor, normaliser: Tensor) -> Tensor:
-    """Return ``Σ_v p_d(v) log p_s(v)`` by the expected head row; in float64, since it is a small difference."""
+    """Return ``Σ_v p_d(v) log p_s(v)`` by the expected head row, in float64: it is a small difference."""
     return head.scale * ((row.double() * states.double()).sum(-1) + bias.double()) - normaliser
 
 

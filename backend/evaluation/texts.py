@@ -97,12 +97,14 @@ def _wikitext2_from_hub() -> bytes:
         )
     except (OSError, ValueError) as error:  # what huggingface_hub raises when it is offline or refused
         raise UserError(
-            "WikiText-2 is neither under a data root (--data-root or SPARSITY_LENS_DATA) nor to be had from the "
-            "Hugging Face hub; connect, name a data root, or use --text prose, which ships with Python."
+            "WikiText-2 is neither under a data root (--data-root or SPARSITY_LENS_DATA) nor to be had from "
+            "the Hugging Face hub; connect, name a data root, or use --text prose, which ships with Python."
         ) from error
     raw = join_wikitext_rows(pq.read_table(path)["text"].to_pylist())
     if hashlib.sha256(raw).hexdigest() != WIKITEXT2_SHA256:
-        raise UserError("WikiText-2 from the hub is not the raw test file (its sha256 differs); use a data root.")
+        raise UserError(
+            "WikiText-2 from the hub is not the raw test file (its sha256 differs); use a data root."
+        )
     return raw
 
 

@@ -85,7 +85,7 @@ class Cell:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def description(self) -> dict[str, Any]:
-        """Return the cell as its ``cell_finished`` event describes it (see :mod:`backend.experiments.events`)."""
+        """Return the cell as its ``cell_finished`` event describes it."""
         return {
             "model": self.model,
             "model_sha256": self.model_sha256,

@@ -7,15 +7,19 @@ Every event has ``at`` (UTC, ISO 8601) and ``kind``:
 
 | kind | more keys |
 |---|---|
-| ``run_started`` | ``provenance``: git commit, packages, machine, device, threads, process (pid, start time) |
+| ``run_started`` | ``provenance``: commit, packages, machine, device, threads, process (pid, started) |
+| ``run_planned`` | ``cells``: ids in order, once models and texts are known |
 | ``cell_started`` | ``cell``, ``name`` (as "dip density=0.5") |
-| ``progress`` | ``cell``, ``done`` and ``total`` windows of the run, ``seconds_left`` (None: not known yet) |
-| ``cell_finished`` | ``cell``, ``description`` (see ``Cell.description``), ``measurements``: list of :class:`Measurement`, ``windows``: metric → one value a window, ``seconds`` |
+| ``progress`` | ``cell``, ``done`` and ``total`` windows of the run, ``seconds_left`` |
+| ``cell_finished`` | ``cell``, ``description``, ``measurements``, ``windows``, ``seconds`` (see below) |
 | ``cell_found`` | ``cell``, ``run``: that earlier run holds its result |
 | ``cell_failed`` | ``cell``, ``message`` |
 | ``message`` | ``message``: a sentence for the log |
 | ``run_paused`` / ``run_resumed`` | |
 | ``run_finished`` | ``status``: ``done``, ``cancelled`` or ``failed``; ``message`` |
+
+Of a finished cell, ``description`` is what ``Cell.description`` returns, ``measurements`` a list of
+:class:`Measurement`, ``windows`` maps a metric to one value a window.
 
 A run without ``run_finished`` is running if its process lives, else interrupted.
 """
@@ -32,6 +36,7 @@ from backend.errors import UserError
 
 EventKind = Literal[
     "run_started",
+    "run_planned",
     "cell_started",
     "progress",
     "cell_finished",

@@ -31,7 +31,9 @@ def known_results(home: Home) -> dict[str, KnownResult]:
                 continue
             event = _parsed(line)
             if event is not None:
-                found[event["cell"]] = KnownResult(events.parent.name, event["measurements"], event["seconds"])
+                found[event["cell"]] = KnownResult(
+                    events.parent.name, event["measurements"], event["seconds"]
+                )
     return found
 
 
@@ -50,5 +52,5 @@ def _seeded() -> dict[str, KnownResult]:
     for path in sorted(SEED.glob("*/measurements.parquet")):
         for row in pq.read_table(path).to_pylist():
             result = found.setdefault(row["cell_id"], KnownResult(row["run_id"], [], None))
-            result.measurements.append({key: row[key] for key in Measurement.__annotations__})  # type: ignore[misc]
+            result.measurements.append(Measurement(**{key: row[key] for key in Measurement.__annotations__}))
     return found

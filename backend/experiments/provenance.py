@@ -27,7 +27,11 @@ def provenance(device: str, threads: int) -> dict[str, Any]:
         "commit": _commit(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "memory_bytes": psutil.virtual_memory().total},
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+        },
         "device": device,
         "threads": threads,
         "process": process_identity(),
@@ -43,9 +47,14 @@ def _commit() -> str | None:
     """Return the git commit of the program, "+" behind it if files differ; None outside a checkout."""
     git = ["git", "-C", str(REPOSITORY)]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        )
         changes = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, timeout=10
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return None

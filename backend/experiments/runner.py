@@ -13,10 +13,7 @@ from backend.experiments.events import EventLog
 from backend.experiments.known import KnownResult
 from backend.experiments.laboratory import Laboratory
 from backend.experiments.provenance import provenance
-from backend.experiments.runs import RunFolder
-
-class Cancelled(Exception):  # noqa: N818: it is no error
-    """The run was asked to stop."""
+from backend.experiments.runs import Cancelled, RunFolder
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,7 @@ def run_sweep(
     log.append("run_started", provenance=provenance(*laboratory.machine()))
     try:
         cells = [laboratory.resolve(plan) for plan in folder.sweep.plans()]
+        log.append("run_planned", cells=[cell.id for cell in cells])
         status, message = _run_cells(cells, log, laboratory, known, checkpoint, report)
     except Cancelled:
         status, message = "cancelled", "Cancelled; the cells finished before are kept."
@@ -96,13 +94,11 @@ def _run_cells(
         log.append("cell_started", cell=cell.id, name=name)
         started = time.perf_counter()
         try:
-            result = None
-            for result in _windows(cell, laboratory, checkpoint):
+            for result in _windows(cell, laboratory, checkpoint):  # noqa: B007
                 clock.window_done()
                 left = clock.seconds_left()
                 log.append("progress", cell=cell.id, done=clock.done, total=total, seconds_left=left)
                 report(Progress(name, clock.done, total, left))
-            assert result is not None
         except Cancelled:
             raise
         except UserError as error:
@@ -156,4 +152,3 @@ class _Clock:
     def seconds_left(self) -> float:
         elapsed = time.perf_counter() - self.started
         return round(elapsed / self.done * (self.total - self.done), 1)
-

@@ -19,6 +19,10 @@ from backend.home import Home
 RunKind = Literal["sweep", "point"]
 
 
+class Cancelled(Exception):  # noqa: N818
+    """The run was asked to stop; no error."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """One run's folder, ``runs/<id>/``."""
@@ -72,11 +76,22 @@ class RunFolder:
         """Return the run's event log, to append to."""
         return EventLog(self.path)
 
+    def events(self) -> list[dict[str, Any]]:
+        """Return the events so far; a torn last line is left out."""
+        path = self.path / "events.jsonl"
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def failure(self) -> str:
+        """Return the sentence of the last cell that failed, or of the run's end."""
+        told = [event for event in self.events() if event["kind"] in ("cell_failed", "run_finished")]
+        failed = [event for event in told if event["kind"] == "cell_failed"] or told
+        return str(failed[-1]["message"]) if failed else "The run was interrupted."
+
     def finished(self) -> bool:
         """Tell whether the run has come to its end, whatever its status."""
-        events = self.path / "events.jsonl"
-        last = events.read_bytes().rstrip().rsplit(b"\n", 1)[-1] if events.exists() else b""
-        return b'"kind":"run_finished"' in last
+        events = self.events()
+        return bool(events) and events[-1]["kind"] == "run_finished"
 
     def raise_flag(self, flag: Literal["cancel", "pause"]) -> None:
         """Ask the run to stop or to wait; it obeys at the next window."""
@@ -89,6 +104,12 @@ class RunFolder:
     def has_flag(self, flag: Literal["cancel", "pause"]) -> bool:
         """Tell whether the run was asked to stop or to wait."""
         return (self.path / flag).exists()
+
+    def raise_if_cancelled(self) -> None:
+        """Obey a request to stop: take it back and raise ``Cancelled``."""
+        if self.has_flag("cancel"):
+            self.lower_flag("cancel")
+            raise Cancelled
 
 
 def latest_unfinished(home: Home, sweep: Sweep) -> RunFolder | None:

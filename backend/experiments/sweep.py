@@ -1,14 +1,14 @@
 """A sweep: what to run, as a validated YAML file or the same from a page.
 
-    name: dip-density
-    model: smollm2-135m              # or models: [...]
-    evaluation: {text: wikitext2, tokens: 16384, window: 1024}
-    policies:
-      - method: dense
-      - method: dip
-        density: [0.1, 0.3, 0.5]     # a list is one cell a value; several lists make their product
-      - method: [gate_pruning, up_pruning]
-        keep: [0.25, 0.5]
+name: dip-density
+model: smollm2-135m              # or models: [...]
+evaluation: {text: wikitext2, tokens: 16384, window: 1024}
+policies:
+  - method: dense
+  - method: dip
+    density: [0.1, 0.3, 0.5]     # a list is one cell a value; several lists make their product
+  - method: [gate_pruning, up_pruning]
+    keep: [0.25, 0.5]
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ class Sweep(Settings):
             line = f" (line {where.line + 1})" if where else ""
             raise UserError(f"The sweep file {path} is no valid YAML{line}.") from error
         if not isinstance(content, dict):
-            raise UserError(f"The sweep file {path} must be a mapping with name, model, evaluation and policies.")
+            raise UserError(
+                f"The sweep file {path} must be a mapping with name, model, evaluation and policies."
+            )
         sweep = cls.parse(content, "sweep file")
         sweep.plans()
         return sweep
@@ -98,7 +100,9 @@ class Sweep(Settings):
         policies = [policy for entry in self.policies for policy in _expand(entry)]
         models = self.models or (str(self.model),)
         if len(models) * len(policies) > MAX_CELLS:
-            raise UserError(f"The sweep has {len(models) * len(policies):,} cells; at most {MAX_CELLS:,} are run.")
+            raise UserError(
+                f"The sweep has {len(models) * len(policies):,} cells; at most {MAX_CELLS:,} are run."
+            )
         unique = {(model, policy.name, policy): None for model in models for policy in policies}
         return [Plan(model, policy, self.evaluation) for model, _, policy in unique]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from backend.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 ACTIVATION_NAMES = ("act_fn", "activation_fn", "act")
 MLP_NAMES = ("mlp", "feed_forward")
@@ -36,7 +36,7 @@ class GatedMLP:
     """
 
     layer: int
-    module: nn.Module
+    module: Any
     activation: Callable[[Tensor], Tensor]
     fused: bool
 
@@ -58,22 +58,30 @@ class GatedMLP:
     @property
     def gate_weight(self) -> Tensor:
         """W_g, a view. # [n, d]"""
-        return self.module.gate_up_proj.weight[: self.neurons] if self.fused else self.module.gate_proj.weight
+        weight: Tensor = (
+            self.module.gate_up_proj.weight[: self.neurons] if self.fused else self.module.gate_proj.weight
+        )
+        return weight
 
     @property
     def up_weight(self) -> Tensor:
         """W_u, a view. # [n, d]"""
-        return self.module.gate_up_proj.weight[self.neurons :] if self.fused else self.module.up_proj.weight
+        weight: Tensor = (
+            self.module.gate_up_proj.weight[self.neurons :] if self.fused else self.module.up_proj.weight
+        )
+        return weight
 
     @property
     def down_weight(self) -> Tensor:
         """W_d, a view. # [d, n]"""
-        return self.module.down_proj.weight
+        weight: Tensor = self.module.down_proj.weight
+        return weight
 
     @cached_property
     def down_column_norms(self) -> Tensor:
         """``‖W_d[:, i]‖₂`` of each neuron, in fp32. # [n]"""
-        return self.down_weight.detach().float().norm(dim=0)
+        norms: Tensor = self.down_weight.detach().float().norm(dim=0)
+        return norms
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``(W_g x, W_u x)`` by the model's own modules, so that nothing is rounded otherwise.
@@ -91,7 +99,8 @@ class GatedMLP:
 
     def down(self, neurons: Tensor) -> Tensor:
         """Return ``W_d neurons``. # [..., n] → [..., d]"""
-        return self.module.down_proj(neurons)
+        output: Tensor = self.module.down_proj(neurons)
+        return output
 
 
 @dataclass(frozen=True)
@@ -107,8 +116,8 @@ class Attention:
     """
 
     layer: int
-    module: nn.Module
-    out: nn.Module
+    module: Any
+    out: Any
     in_weights: int
     out_weights: int
 
@@ -123,13 +132,13 @@ class Head:
         softcap: ``c`` of ``c·tanh(logits/c)``, None for most families.
     """
 
-    module: nn.Module
+    module: Any
     scale: float = 1.0
     softcap: float | None = None
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return fp32 logits. # [N, d] → [N, V]"""
-        logits = self.module(hidden).float()
+        logits: Tensor = self.module(hidden).float()
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.softcap is not None:
@@ -151,7 +160,7 @@ class Anatomy:
             it reads one row (a tied table is read whole, as the head).
     """
 
-    decoder: nn.Module
+    decoder: Any
     head: Head
     layers: int
     mlps: dict[int, GatedMLP]
@@ -194,16 +203,18 @@ def find_anatomy(model: Any) -> Anatomy:
     return Anatomy(
         decoder=decoder,
         head=_head(model, head),
-        layers=len(layers),
+        layers=len(layers or ()),
         mlps=mlps,
         attentions=attentions,
         weights_per_token=_weights_per_token(model, head),
     )
 
 
-def _gated_mlp(index: int, layer: nn.Module) -> GatedMLP | None:
+def _gated_mlp(index: int, layer: Any) -> GatedMLP | None:
     module = _child(layer, MLP_NAMES)
-    activation = next((getattr(module, n) for n in ACTIVATION_NAMES if callable(getattr(module, n, None))), None)
+    activation = next(
+        (getattr(module, n) for n in ACTIVATION_NAMES if callable(getattr(module, n, None))), None
+    )
     if module is None or activation is None or not _linear(getattr(module, "down_proj", None)):
         return None
     fused = _linear(getattr(module, "gate_up_proj", None))
@@ -228,7 +239,7 @@ def _follows_formula(mlp: GatedMLP) -> bool:
     return isinstance(expected, torch.Tensor) and torch.allclose(got, expected, rtol=1e-2, atol=1e-5)
 
 
-def _attention(index: int, layer: nn.Module) -> Attention | None:
+def _attention(index: int, layer: Any) -> Attention | None:
     module = _child(layer, ATTENTION_NAMES)
     out = _child(module, ATTENTION_OUT_NAMES) if module is not None else None
     inputs = [getattr(module, name) for name in ATTENTION_IN_NAMES if _linear(getattr(module, name, None))]
@@ -237,7 +248,7 @@ def _attention(index: int, layer: nn.Module) -> Attention | None:
     return Attention(index, module, out, sum(p.weight.numel() for p in inputs), out.weight.numel())
 
 
-def _head(model: Any, head: nn.Module) -> Head:
+def _head(model: Any, head: Any) -> Head:
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     scale = float(getattr(config, "logit_scale", None) or 1.0)
     divisor = float(getattr(config, "logits_scaling", None) or 1.0)
@@ -258,21 +269,21 @@ def _check_head(model: Any, head: Head) -> None:
         got = head.logits(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)
     if not torch.allclose(got, expected, rtol=1e-2, atol=1e-3):
         raise UserError(
-            f"{type(model).__name__} makes its logits from the final hidden states in a way that is not known "
-            "here, so its perplexity would be wrong; please report the model's name."
+            f"{type(model).__name__} makes its logits from the final hidden states in a way that is not "
+            "known here, so its perplexity would be wrong; please report the model's name."
         )
 
 
-def _weights_per_token(model: Any, head: nn.Module) -> int:
+def _weights_per_token(model: Any, head: Any) -> int:
     embedding = model.get_input_embeddings()
-    total = sum(parameter.numel() for parameter in model.parameters())
+    total: int = sum(parameter.numel() for parameter in model.parameters())
     tied = embedding.weight is head.weight
-    table = embedding.weight.numel()
+    table = int(embedding.weight.numel())
     row = int(embedding.weight.shape[-1])
     return total + row if tied else total - table + row
 
 
-def _child(module: nn.Module | None, names: tuple[str, ...]) -> nn.Module | None:
+def _child(module: Any, names: tuple[str, ...]) -> Any:
     return next((getattr(module, name) for name in names if hasattr(module, name)), None)
 
 

@@ -153,7 +153,7 @@ def free_memory(device: str) -> float:
         import torch
 
         return float(torch.cuda.mem_get_info()[0])
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     available = float(psutil.virtual_memory().available)
     return min(available, _container_room(Path("/sys/fs/cgroup")))
@@ -183,6 +183,7 @@ def _header(file: Path) -> dict[str, Any]:
 
 def _load(folder: ModelFolder, dtype: str, device: str) -> tuple[Any, Any]:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     torch_dtype: torch.dtype = getattr(torch, dtype)
@@ -197,11 +198,16 @@ def _load(folder: ModelFolder, dtype: str, device: str) -> tuple[Any, Any]:
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, with the other holes
             )
         except (ValueError, KeyError, ImportError) as error:
             raise UserError(
                 f"transformers cannot load {folder.name} as a causal language model "
                 f"({_first_line(error)}); code that comes with a model is never run."
+            ) from error
+        except SafetensorError as error:
+            raise UserError(
+                f"The weight files of {folder.name} are damaged ({_first_line(error)}); fetch them again."
             ) from error
         _require_complete(folder, outcome)
         try:

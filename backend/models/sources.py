@@ -174,7 +174,10 @@ def _from_hub(model: str, home: Home, progress: Progress) -> ModelFolder:
     if "/" not in hub_id and get_close_matches(hub_id.lower(), list(CATALOG), cutoff=0.6):
         hint = did_you_mean(hub_id, list(CATALOG))
         raise UserError(f"There is no model called '{hub_id}'; {hint}")
-    path = _hub_snapshot(hub_id, revision or None, progress)
+    from huggingface_hub import constants
+
+    with disk_errors(Path(constants.HF_HUB_CACHE)):
+        path = _hub_snapshot(hub_id, revision or None, progress)
     found = from_folder(path, home, progress, name=hub_id)
     return ModelFolder(path=found.path, name=model, sha256=found.sha256, title=model)
 
@@ -215,10 +218,10 @@ def _hub_snapshot(hub_id: str, revision: str | None, progress: Progress) -> Path
             f"named models {did_you_mean(hub_id, list(CATALOG))}"
         ) from error
     except (
-        hub.OfflineModeIsEnabled,
+        hub.HTTPError,  # type: ignore[attr-defined]  # of whichever client this hub library uses
         hub.LocalEntryNotFoundError,
-        hub.HfHubHTTPError,
-        httpx.HTTPError,
+        hub.XetDownloadError,
+        ConnectionError,
     ) as error:
         return _cached_snapshot(hub_id, revision, error)
 
@@ -240,7 +243,7 @@ def _cached_snapshot(hub_id: str, revision: str | None, reason: Exception) -> Pa
         )
     except hub.LocalEntryNotFoundError:
         raise UserError(
-            f"The Hugging Face hub cannot be reached and {hub_id} is not, or not completely, on this machine; "
+            f"The Hugging Face hub cannot be reached and {hub_id} is not (completely) on this machine; "
             f"use {DEFAULT_MODEL}, which comes from a Python package, or name a local model folder."
         ) from reason
 
@@ -251,7 +254,7 @@ def _is_wanted(name: str) -> bool:
 
 def _progress_bars(message: str, size: int, progress: Progress) -> Any:
     """Return a tqdm class that shows nothing and passes the share of ``size`` bytes on to ``progress``."""
-    from tqdm.auto import tqdm  # type: ignore[import-untyped]
+    from tqdm.auto import tqdm
 
     class Bars(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **keywords: Any) -> None:

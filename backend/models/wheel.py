@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from backend.errors import UserError
 from backend.models.catalog import WheelSource
@@ -143,8 +143,8 @@ def disk_errors(folder: Path) -> Iterator[None]:
 def _full_disk(folder: Path) -> str:
     free = shutil.disk_usage(folder).free if folder.exists() else 0
     return (
-        f"The disk that holds {folder} is full ({free / 1e9:.1f} GB free); the default model needs about "
-        "1 GB: free some space or name another home with --home or SPARSITY_LENS_HOME."
+        f"The disk that holds {folder} is full ({free / 1e9:.1f} GB free); free some space, or name another "
+        "home with --home (hub models: another HF_HOME)."
     )
 
 
@@ -179,13 +179,13 @@ def _require_hash(path: Path, found: str, pinned: str, what: str) -> None:
     if found != pinned:
         path.unlink()
         raise UserError(
-            f"{what} is not the file this version was tested with (sha256 {found[:12]}…, expected "
-            f"{pinned[:12]}…) and was removed; try again, and if it stays so check the package index or proxy."
+            f"{what} is not the file that is pinned here (sha256 {found[:12]}…, expected {pinned[:12]}…) and "
+            "was removed; try again, and if it stays so check the package index or proxy."
         )
 
 
 def _copy_hashed(
-    source: BinaryIO | zipfile.ZipExtFile, out: BinaryIO | None, size: int, message: str, progress: Progress
+    source: IO[bytes], out: IO[bytes] | None, size: int, message: str, progress: Progress
 ) -> str:
     """Read ``source`` to its end, copying it to ``out`` if there is one, and return its sha256."""
     digest, done = hashlib.sha256(), 0

@@ -1,7 +1,16 @@
 """Mask policies: one file a family. Importing this package registers every method, without torch."""
 
 from backend.sparsity import dense, dip, gate, glu, random_control, up
-from backend.sparsity.policy import METHODS, Activations, Context, Observer, Policy, Projection, Site, make_policy
+from backend.sparsity.policy import (
+    METHODS,
+    Activations,
+    Context,
+    Observer,
+    Policy,
+    Projection,
+    Site,
+    make_policy,
+)
 
 __all__ = [
     "METHODS",

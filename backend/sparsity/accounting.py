@@ -72,7 +72,10 @@ class Reading:
     def mlp_density(self) -> float:
         """Share of the MLPs' weights read per token."""
         mlps = self.anatomy.mlps
-        return sum(d * mlps[layer].weights for layer, d in self.layer_density().items()) / self.anatomy.mlp_weights
+        return (
+            sum(d * mlps[layer].weights for layer, d in self.layer_density().items())
+            / self.anatomy.mlp_weights
+        )
 
     @property
     def weights_read(self) -> float:
@@ -100,5 +103,3 @@ class Reading:
 
 def _share(mask: Tensor | None) -> float | Tensor:
     return 1.0 if mask is None else row_counts(mask) / mask.shape[-1]
-
-

@@ -46,7 +46,7 @@ def split_density(density: float) -> tuple[float, float]:
 
 @method
 class DIP(Policy):
-    """Keep the inputs with the largest ``|x|``, then the neurons with the largest ``|â|`` computed from them."""
+    """Keep the largest inputs ``|x|``, then the largest neurons ``|â|`` computed from them."""
 
     name = "dip"
     title = "DIP"
@@ -71,10 +71,16 @@ class DIP(Policy):
         le=1,
     )
     input_keep: Share | tuple[Share, ...] | None = setting(
-        None, "Share of inputs kept, one for all layers or one per layer.", unit="share of inputs", symbol="ρ_in"
+        None,
+        "Share of inputs kept, one for all layers or one per layer.",
+        unit="share of inputs",
+        symbol="ρ_in",
     )
     neuron_keep: Share | tuple[Share, ...] | None = setting(
-        None, "Share of neurons kept, one for all layers or one per layer.", unit="share of neurons", symbol="ρ_glu"
+        None,
+        "Share of neurons kept, one for all layers or one per layer.",
+        unit="share of neurons",
+        symbol="ρ_glu",
     )
 
     @model_validator(mode="after")

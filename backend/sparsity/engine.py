@@ -79,7 +79,12 @@ class MaskedEngine:
 
     @contextmanager
     def applied(
-        self, policy: Policy, *, sequences: Sequence[int] = (0,), calibration: Any = None, prepared: Any = None
+        self,
+        policy: Policy,
+        *,
+        sequences: Sequence[int] = (0,),
+        calibration: Any = None,
+        prepared: Any = None,
     ) -> Iterator[Reading]:
         """Apply a policy to the model for the time of a ``with`` block: new sequences, any number of calls.
 
@@ -116,7 +121,9 @@ class MaskedEngine:
                 if "attn_in" in sites:
                     stack.enter_context(_masked_input(attention, "attn_in", policy, contexts[layer], reading))
                 if "attn_out" in sites:
-                    stack.enter_context(_masked_input(attention, "attn_out", policy, contexts[layer], reading))
+                    stack.enter_context(
+                        _masked_input(attention, "attn_out", policy, contexts[layer], reading)
+                    )
             yield reading
 
 

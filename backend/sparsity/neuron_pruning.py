@@ -22,7 +22,9 @@ class NeuronPruning(Policy):
 
     sweep_setting: ClassVar[str | None] = "keep"
 
-    keep: float = setting(0.5, "Share of neurons kept per token.", unit="share of neurons", symbol="ρ", gt=0, le=1)
+    keep: float = setting(
+        0.5, "Share of neurons kept per token.", unit="share of neurons", symbol="ρ", gt=0, le=1
+    )
 
     def score(self, activations: Activations, context: Context) -> Tensor:
         """Return the neurons' scores, the largest kept. # [B, T, n]"""

@@ -166,7 +166,7 @@ class Policy(Settings):
         return None
 
     def prepare(self, model: Any, anatomy: Anatomy, input_ids: Tensor) -> Any:
-        """Look at the dense model and the sequence before the masked run (oracles). ``input_ids``: # [B, T]."""
+        """Look at the dense model and the sequence before the masked run (oracles). # input_ids: [B, T]"""
         return None
 
     @classmethod
@@ -187,5 +187,3 @@ def method(policy: type[Policy]) -> type[Policy]:
 def make_policy(name: str, settings: dict[str, Any]) -> Policy:
     """Return the policy called ``name`` with ``settings``; wrong ones raise ``UserError`` in a sentence."""
     return METHODS[name].parse(settings, name)
-
-

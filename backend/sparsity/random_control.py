@@ -24,12 +24,14 @@ class RandomPruning(NeuronPruning):
     equation = r"m = T_k(u),\quad u_i \sim U(0, 1)"
     density_formula = r"\rho"
     paper = ""
-    limits = "A control. Its draw depends on the seed, the layer, the sequence and the token, on nothing else."
+    limits = (
+        "A control. Its draw depends on the seed, the layer, the sequence and the token, on nothing else."
+    )
 
     seed: int = setting(0, "Seed of the draws.", ge=0)
 
     def start(self, layer: int, sequences: Sequence[int]) -> list[Any]:
-        """Return one generator a sequence, seeded by (seed, layer, sequence), so that chunking changes nothing."""
+        """Return one generator a sequence, seeded by (seed, layer, sequence): chunking changes nothing."""
         import torch
 
         return [torch.Generator().manual_seed(_mix(self.seed, layer, number)) for number in sequences]

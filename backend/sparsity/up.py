@@ -17,7 +17,9 @@ class UpPruning(NeuronPruning):
 
     name = "up_pruning"
     title = "Up pruning"
-    summary = "Reads the up projection whole, then only the gate rows and down columns of its largest entries."
+    summary = (
+        "Reads the up projection whole, then only the gate rows and down columns of its largest entries."
+    )
     equation = r"m = T_k(|W_u x|),\quad y = W_d (m \odot a)"
     density_formula = r"(1 + 2\rho)/3"
     paper = "Federici et al., arXiv 2412.01380; COUNTDOWN-M, arXiv 2505.17701"

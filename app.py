@@ -1,0 +1,15 @@
+"""Sparsity Lens in the browser: ``streamlit run app.py``."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+st.set_page_config(page_title="Sparsity Lens", page_icon="🔎", layout="wide")
+st.navigation(
+    [
+        st.Page("pages/home.py", title="Home", icon=":material/home:", default=True),
+        st.Page("pages/trade_offs.py", title="Trade-offs", icon=":material/monitoring:"),
+        st.Page("pages/runs.py", title="Runs", icon=":material/play_circle:"),
+        st.Page("pages/methods.py", title="Methods", icon=":material/function:"),
+    ]
+).run()

@@ -1,0 +1,340 @@
+"""The command line: everything the pages can do, scriptable; thin over the functions the worker calls."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+import yaml
+
+from backend.errors import UserError
+from backend.home import REPOSITORY, Home, data_root
+
+P = ParamSpec("P")
+app = typer.Typer(
+    name="python -m backend",
+    help="Sparsity Lens: sparsity, accuracy and latency of language models, measured.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+HomeOption = Annotated[Path | None, typer.Option("--home", help="Home folder (default: data/home).")]
+DataRootOption = Annotated[Path | None, typer.Option("--data-root", help="Folder with local data sets.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of torch.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+def sentences(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn a ``UserError`` into one sentence on stderr and exit status 2."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except UserError as error:
+            print(error, file=sys.stderr)
+            raise typer.Exit(2) from error
+
+    return wrapped
+
+
+@app.command()
+@sentences
+def models(as_json: JsonOption = False) -> None:
+    """List the named models; a hub id or a folder serves too."""
+    from backend.models import CATALOG, OTHER_SOURCES
+
+    entries = [
+        {"model": e.name, "title": e.title, "licence": e.licence, "notes": e.notes} for e in CATALOG.values()
+    ]
+    others = [{"source": o.title, "example": o.example, "help": o.help} for o in OTHER_SOURCES]
+    if as_json:
+        print(json.dumps({"models": entries, "other_sources": others}))
+        return
+    for entry in entries:
+        print(f"{entry['model']:<16} {entry['title']} ({entry['licence']})\n{'':<16} {entry['notes']}")
+    for other in others:
+        print(f"{other['example']:<16} {other['source']}: {other['help']}")
+
+
+@app.command()
+@sentences
+def methods(as_json: JsonOption = False) -> None:
+    """List the methods with their settings, ranges and papers."""
+    from backend.sparsity import METHODS
+
+    described = [_method(policy) for policy in METHODS.values()]
+    if as_json:
+        print(json.dumps({"methods": described}))
+        return
+    for each in described:
+        facts = [
+            "realisable" if each["realisable"] else "oracle",
+            "label-free" if each["label_free"] else "looks at the label",
+        ]
+        print(f"{each['method']:<16} {each['title']} ({', '.join(facts)}). {each['summary']}")
+        for field in each["settings"]:
+            print(f"{'':<16} {field['name']}: {field['range']}  {field['help']}")
+        print(
+            f"{'':<16} MLP density {each['density_formula']}"
+            + (f"; {each['paper']}" if each["paper"] else "")
+        )
+
+
+@app.command()
+@sentences
+def fetch(model: str, home: HomeOption = None) -> None:
+    """Download a model, check it, convert it once."""
+    from backend.models.sources import resolve
+
+    with _Steps() as steps:
+        folder = resolve(model, Home.resolve(home), steps.report)
+    print(f"{folder.name} is ready in {folder.path} (sha256 {folder.sha256}).")
+
+
+@app.command()
+@sentences
+def measure(
+    policy: Annotated[str, typer.Option(help="The method; `methods` lists them.")],
+    model: Annotated[str, typer.Option(help="Catalog name, hub id or folder.")] = "smollm2-135m",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting as key=value; repeatable.")
+    ] = None,
+    text: Annotated[str, typer.Option(help="wikitext2, prose, or the path of a text file.")] = "wikitext2",
+    tokens: Annotated[int, typer.Option(help="Tokens fed: tokens/window windows.")] = 16_384,
+    window: Annotated[int, typer.Option(help="Tokens of one window; its first is not scored.")] = 1_024,
+    stride: Annotated[int | None, typer.Option(help="Distance of windows; by default their length.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of a method that draws.")] = None,
+    home: HomeOption = None,
+    root: DataRootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure perplexity and fidelity of one policy on one text, paired with the dense model."""
+    from backend.experiments.measure import measure_point
+    from backend.sparsity import METHODS
+
+    chosen = _settings(settings or [])
+    if seed is not None and "seed" in METHODS[policy].model_fields:
+        chosen.setdefault("seed", seed)
+    evaluation = {"text": text, "tokens": tokens, "window": window, "stride": stride, "dtype": dtype}
+    with _Steps() as steps:
+        laboratory = _laboratory(home, root, device, threads, steps.report)
+        found = measure_point(laboratory, model, policy, chosen, evaluation, steps.progress)
+    _print_record(found, as_json)
+
+
+@app.command()
+@sentences
+def sweep(
+    file: Annotated[Path, typer.Argument(help="The sweep file (YAML).")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with this sweep's last unfinished run.")
+    ] = False,
+    executor: Annotated[str, typer.Option(help="Where it runs: local.")] = "local",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    home: HomeOption = None,
+    root: DataRootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a sweep; cells that are known are found, not run."""
+    from backend.experiments.known import known_results
+    from backend.experiments.runner import run_sweep
+    from backend.experiments.runs import RunFolder, latest_unfinished
+    from backend.experiments.sweep import Sweep
+
+    if executor != "local":
+        raise UserError(f"There is no executor '{executor}'; known: local.")
+    asked = Sweep.from_yaml(file)
+    at = Home.resolve(home)
+    folder = latest_unfinished(at, asked) if resume else None
+    if resume and folder is None:
+        print("This sweep has no unfinished run; a new one is begun.", file=sys.stderr)
+    folder = folder or RunFolder.create(at, asked, "sweep")
+    with _Steps() as steps:
+        laboratory = _laboratory(home, root, device, threads, steps.report)
+        status = run_sweep(
+            folder, laboratory, known_results(at), checkpoint=folder.raise_if_cancelled, report=steps.progress
+        )
+    record = {"run": folder.id, "status": status, "cells": len(asked.plans())}
+    print(json.dumps(record) if as_json else f"Run {folder.id}: {status}, {record['cells']} cells.")
+    if status != "done":
+        raise typer.Exit(1)
+
+
+@app.command()
+@sentences
+def results(
+    where: Annotated[list[str] | None, typer.Option(help="Filter as column=value; repeatable.")] = None,
+    format: Annotated[str, typer.Option(help="table, csv, json or parquet.")] = "table",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the measurements in the store, one row each."""
+    from backend.results import queries
+    from backend.results.export import to_bytes
+
+    chosen = "json" if as_json else format
+    with _any_store(Home.resolve(home)) as store:
+        frame = queries.measurements(store, dict(_pair(each, "--where") for each in where or []))
+    content = frame.to_string(index=False).encode() + b"\n" if chosen == "table" else to_bytes(frame, chosen)
+    if output is not None:
+        output.write_bytes(content)
+        print(f"{len(frame)} measurements written to {output}.", file=sys.stderr)
+    else:
+        sys.stdout.buffer.write(content)
+
+
+@app.command()
+@sentences
+def export(
+    run: Annotated[str, typer.Argument(help="The run's id.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bundle.")],
+    home: HomeOption = None,
+) -> None:
+    """Write a finished run as a bundle of small Parquet files, which another home can take in."""
+    from backend.results import export_run
+
+    with _any_store(Home.resolve(home)) as store:
+        export_run(store, run, output)
+    print(f"Run {run} is written to {output}.")
+
+
+@app.command(name="app")
+@sentences
+def open_app(
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 8501,
+    home: HomeOption = None,
+    root: DataRootOption = None,
+) -> None:
+    """Open the dashboard."""
+    import os
+    import subprocess
+
+    environment = {**os.environ, "SPARSITY_LENS_HOME": str(Home.resolve(home).root)}
+    if (data := data_root(root)) is not None:
+        environment["SPARSITY_LENS_DATA"] = str(data)
+    command = [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        str(REPOSITORY / "app.py"),
+        "--server.port",
+        str(port),
+    ]
+    raise typer.Exit(subprocess.call(command, env=environment, cwd=REPOSITORY))
+
+
+def _laboratory(home: Path | None, root: Path | None, device: str, threads: int | None, report: Any) -> Any:
+    from backend.experiments.laboratory import Laboratory
+
+    return Laboratory(Home.resolve(home), data_root(root), device, threads, report)
+
+
+def _any_store(home: Home) -> Any:
+    """Return the store, or what it holds while an app owns it."""
+    from backend.results import Store, StoreBusy
+
+    try:
+        store = Store.open(home)
+    except StoreBusy:
+        return Store.in_memory(home)
+    store.ingest()
+    return store
+
+
+def _method(policy: Any) -> dict[str, Any]:
+    fields = [
+        {
+            "name": field.name,
+            "default": None if field.default is None else field.default,
+            "minimum": field.minimum,
+            "maximum": field.maximum,
+            "range": f"{'(' if field.minimum_excluded else '['}{field.minimum}, {field.maximum}]",
+            "unit": field.unit,
+            "help": field.help,
+        }
+        for field in policy.describe()
+    ]
+    facts = ("title", "summary", "paper", "limits", "realisable", "label_free", "density_formula", "version")
+    return {"method": policy.name, **{fact: getattr(policy, fact) for fact in facts}, "settings": fields}
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    """Return ``--set`` options as settings; values are read as YAML, so lists and numbers work."""
+    found = {}
+    for each in pairs:
+        key, value = _pair(each, "--set")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {each}: the value is no number, word or list.") from error
+    return found
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    key, found, value = text.partition("=")
+    if not found or not key:
+        raise UserError(f"{option} takes key=value, not '{text}'.")
+    return key.strip(), value.strip()
+
+
+def _print_record(record: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(record))
+        return
+    for key, value in record.items():
+        shown = f"{value:.6g}" if isinstance(value, float) else value
+        print(f"{key:<20} {shown}")
+
+
+class _Steps:
+    """Progress on stderr: a bar where it is a terminal, else nothing but new steps."""
+
+    def __enter__(self) -> _Steps:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+        )
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._bar.start()
+        self._tasks: dict[str, Any] = {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def report(self, message: str, share: float | None) -> None:
+        """Show a step of fetching or loading."""
+        task = self._task(message, 100)
+        self._bar.update(task, completed=100 * share if share is not None else 0)
+
+    def progress(self, progress: Any) -> None:
+        """Show how far a sweep is."""
+        task = self._task("windows", progress.total)
+        left = "" if progress.seconds_left is None else f"{progress.seconds_left / 60:.1f} min left"
+        self._bar.update(task, completed=progress.done, left=f"{left}  {progress.cell}")
+
+    def _task(self, name: str, total: int) -> Any:
+        if name not in self._tasks:
+            self._tasks[name] = self._bar.add_task(name, total=total, left="")
+        return self._tasks[name]

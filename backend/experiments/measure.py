@@ -1,0 +1,78 @@
+"""One point, here and now: the same cell a sweep would run, found if it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from backend.errors import UserError
+from backend.experiments.events import Measurement
+from backend.experiments.known import KnownResult, known_results
+from backend.experiments.laboratory import Laboratory
+from backend.experiments.runner import Progress, run_sweep
+from backend.experiments.runs import RunFolder
+from backend.experiments.sweep import Sweep
+
+WITH_STDERR = ("nll", "delta_nll", "kl")
+
+
+def measure_point(
+    laboratory: Laboratory,
+    model: str,
+    policy: str,
+    settings: dict[str, Any],
+    evaluation: dict[str, Any],
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> dict[str, Any]:
+    """Measure one policy, as a run of its own; a known cell is found instead.
+
+    Args:
+        laboratory: Models and texts.
+        model: Catalog name, hub id or folder.
+        policy: The method's name.
+        settings: Its settings.
+        evaluation: Settings of the evaluation.
+        report: Told of the progress.
+
+    Returns:
+        perplexity, nll, nll_stderr, delta_nll, delta_nll_stderr, kl, kl_stderr (nats/token), agreement,
+        scored_tokens, mlp_density, model_density, text_sha256, seconds, and what was measured by which run.
+
+    Raises:
+        UserError: Something asked for is wrong or missing, or the cell failed.
+    """
+    entry = {"method": policy, **{key: [value] for key, value in settings.items()}}
+    sweep = Sweep.parse(
+        {"name": "measure", "model": model, "evaluation": evaluation, "policies": [entry]}, "measure"
+    )
+    (plan,) = sweep.plans()
+    cell = laboratory.resolve(plan)
+    known = known_results(laboratory.home)
+    if cell.id not in known:
+        folder = RunFolder.create(laboratory.home, sweep, "point")
+        run_sweep(folder, laboratory, known, report=report)
+        if cell.id not in known:
+            raise UserError(folder.failure())
+    result = known[cell.id]
+    return {
+        "model": cell.model,
+        "policy": policy,
+        "settings": cell.policy.canonical(),
+        "text": cell.evaluation.text,
+        **_record(result),
+        "text_sha256": cell.text_sha256,
+        "seconds": result.seconds,
+        "run": result.run,
+        "how": cell.policy.how,
+    }
+
+
+def _record(result: KnownResult) -> dict[str, Any]:
+    found: dict[str, Measurement] = {each["metric"]: each for each in result.measurements}
+    record: dict[str, Any] = {}
+    for metric in ("perplexity", "nll", "delta_nll", "kl", "agreement", "mlp_density", "model_density"):
+        record[metric] = found[metric]["value"]
+        if metric in WITH_STDERR:
+            record[f"{metric}_stderr"] = found[metric]["stderr"]
+    record["scored_tokens"] = found["nll"]["n"]
+    return record

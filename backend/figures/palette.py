@@ -1,0 +1,66 @@
+"""One colour, marker and dash a method, the same everywhere; nothing is told by colour alone.
+
+Colours: Okabe and Ito, "Color Universal Design" (2008), told apart by readers with any colour vision.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from pydantic import BaseModel, ConfigDict
+
+BLUE, VERMILLION, BLACK, ORANGE = "#0072B2", "#D55E00", "#000000", "#E69F00"
+GREEN, SKY, PURPLE = "#009E73", "#56B4E9", "#CC79A7"
+COLOURS = (BLUE, VERMILLION, BLACK, ORANGE, GREEN, SKY, PURPLE)
+MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "x", "cross", "star")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+GREY = "#8C8C8C"
+LIGHT_GREY = "#D9D9D9"
+_ON_DARK = {BLACK: LIGHT_GREY}
+"""Black would vanish on a dark page; the others keep 3 : 1 against it."""
+
+
+class Style(BaseModel):
+    """How a series looks; colours are those on white."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    colour: str
+    marker: str
+    dash: str
+
+    def colour_on(self, dark: bool) -> str:
+        """Return the colour on a light or a dark page."""
+        return _ON_DARK.get(self.colour, self.colour) if dark else self.colour
+
+
+STYLES: dict[str, Style] = {
+    "dip": Style(colour=BLUE, marker="circle", dash="solid"),
+    "gate_pruning": Style(colour=VERMILLION, marker="square", dash="dash"),
+    "dense": Style(colour=BLACK, marker="star", dash="solid"),
+    "up_pruning": Style(colour=ORANGE, marker="triangle-up", dash="dashdot"),
+    "glu_pruning": Style(colour=GREEN, marker="diamond", dash="longdash"),
+    "magnitude_norm": Style(colour=SKY, marker="triangle-down", dash="longdashdot"),
+    "glu_oracle": Style(colour=PURPLE, marker="cross", dash="dot"),
+    "random": Style(colour=BLACK, marker="x", dash="dot"),
+}
+FRONT = Style(colour=GREY, marker="circle", dash="solid")
+
+
+def style_of(method: str) -> Style:
+    """Return a method's style: the fixed one, else one that no other method of the registry has."""
+    return STYLES.get(method) or _further_styles().get(method) or FRONT
+
+
+def _further_styles() -> dict[str, Style]:
+    """Give each registered method without a fixed style the next free one, in the registry's order."""
+    from backend.sparsity import METHODS
+
+    taken = set(STYLES.values())
+    # Marker and colour turn at different speeds, so that neighbours differ in all three.
+    every = (
+        Style(colour=COLOURS[i % 7], marker=MARKERS[(i + turn) % 8], dash=DASHES[(i + turn) % 6])
+        for turn, i in itertools.product(range(1, 8), range(7))
+    )
+    free = (style for style in every if style not in taken)
+    return dict(zip((name for name in METHODS if name not in STYLES), free, strict=False))

@@ -1,0 +1,170 @@
+"""Figure specs: what is drawn, apart from how. One frozen record, drawn for the screen and for paper.
+
+A spec holds numbers, labels and where they came from, and survives JSON unchanged; a renderer adds nothing
+to it but ink.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from backend.figures.palette import Style
+
+Better = Literal["higher", "lower"]
+How = Literal["measured", "simulated", "oracle"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Axis(_Frozen):
+    """One axis.
+
+    Attributes:
+        label: What it shows ("Perplexity").
+        unit: Its unit, "" for none.
+        better: Which direction is better, None if neither is.
+        log: Logarithmic.
+        range: Fixed range (low, high), None to fit the data.
+        ticks: Fixed ticks as (position, text), for categories; empty for the renderer's choice.
+    """
+
+    label: str
+    unit: str = ""
+    better: Better | None = None
+    log: bool = False
+    range: tuple[float, float] | None = None
+    ticks: tuple[tuple[float, str], ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The axis title, with unit and direction: "Perplexity (lower is better)"."""
+        asides = [self.unit, f"{self.better} is better" if self.better else ""]
+        inside = ", ".join(aside for aside in asides if aside)
+        return f"{self.label} ({inside})" if inside else self.label
+
+
+class Series(_Frozen):
+    """Points that share a style and a name in the legend; all tuples are as long as ``x``, or empty.
+
+    Attributes:
+        name: Its key: a method's name in the registry, or "front".
+        label: Its name in the legend.
+        style: Colour, marker and dash.
+        kind: "markers", "line" (a line through the points, with markers) or "front" (a staircase).
+        x: Positions.
+        y: Values.
+        x_err: One standard error of each x, None where there is none.
+        y_err: One standard error of each y, None where there is none.
+        ids: What each point is, as a cell's id.
+        details: What hovering over each point says.
+        faded: Points drawn in grey: dominated ones.
+        hollow: Points drawn open: interpolated ones.
+    """
+
+    name: str
+    label: str
+    style: Style
+    kind: Literal["markers", "line", "front"] = "line"
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    x_err: tuple[float | None, ...] = ()
+    y_err: tuple[float | None, ...] = ()
+    ids: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
+    faded: tuple[bool, ...] = ()
+    hollow: tuple[bool, ...] = ()
+
+    @model_validator(mode="after")
+    def _equally_long(self) -> Self:
+        for name in ("y", "x_err", "y_err", "ids", "details", "faded", "hollow"):
+            values = getattr(self, name)
+            if len(values) != len(self.x) and (values or name == "y"):
+                raise ValueError(f"{name} has {len(values)} values, x has {len(self.x)}")
+        return self
+
+
+class Baseline(_Frozen):
+    """A line across the figure at one value, with its name beside it.
+
+    Attributes:
+        value: Where.
+        label: Its name.
+        axis: The axis whose value it is.
+    """
+
+    value: float
+    label: str
+    axis: Literal["x", "y"] = "y"
+
+
+class Provenance(_Frozen):
+    """Where a figure's numbers came from.
+
+    Attributes:
+        runs: Ids of the runs that measured them.
+        filters: What was selected, as names to values.
+        how: Every way in which its numbers were got.
+    """
+
+    runs: tuple[str, ...] = ()
+    filters: dict[str, str] = {}
+    how: tuple[How, ...] = ()
+
+
+class FigureSpec(_Frozen):
+    """A figure.
+
+    Attributes:
+        title: What it is; also the text read out in its place.
+        x: The horizontal axis.
+        y: The vertical axis.
+        series: What is drawn, in the order of the legend.
+        baselines: Lines across.
+        note: What a reader has to know: what the error bars are, what is left out.
+        provenance: Where the numbers came from.
+    """
+
+    title: str
+    x: Axis
+    y: Axis
+    series: tuple[Series, ...]
+    baselines: tuple[Baseline, ...] = ()
+    note: str = ""
+    provenance: Provenance = Provenance()
+
+    def alt(self) -> str:
+        """Return the figure in a sentence, for those who do not see it."""
+        names = ", ".join(series.label for series in self.series)
+        axes = f"{self.y.title} against {self.x.title}" if self.y.label else self.x.title
+        return f"{self.title}. {axes}; series: {names or 'none'}. {self.note}".strip()
+
+    def frame(self) -> pd.DataFrame:
+        """Return the figure's data, one row a point: series, x, y, their standard errors, cell."""
+        rows = [
+            {
+                "series": series.label,
+                "x": series.x[i],
+                "x_stderr": series.x_err[i] if series.x_err else None,
+                "y": series.y[i],
+                "y_stderr": series.y_err[i] if series.y_err else None,
+                "dominated": series.faded[i] if series.faded else False,
+                "interpolated": series.hollow[i] if series.hollow else False,
+                "cell": series.ids[i] if series.ids else "",
+            }
+            for series in self.series
+            for i in range(len(series.x))
+        ]
+        columns = ["series", "x", "x_stderr", "y", "y_stderr", "dominated", "interpolated", "cell"]
+        frame = pd.DataFrame(rows, columns=columns)
+        return frame.astype({"x_stderr": "float64", "y_stderr": "float64"})
+
+    def csv(self) -> bytes:
+        """Return the figure's data as CSV, under the axes' titles."""
+        titles = {"x": self.x.title, "y": self.y.title}
+        titles |= {f"{axis}_stderr": f"{title}, standard error" for axis, title in titles.items()}
+        return self.frame().rename(columns=titles).to_csv(index=False, lineterminator="\n").encode()

@@ -1,0 +1,229 @@
+"""The trade-off figure: quality against cost, the dense model as baseline, the front of usable methods."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from backend.figures.curves import Curve, curves, dense_point, point_label, title_of
+from backend.figures.front import pareto_front
+from backend.figures.metrics import ALL, COST, QUALITY, Metric
+from backend.figures.palette import FRONT, style_of
+from backend.figures.spec import Axis, Baseline, FigureSpec, How, Provenance, Series
+
+
+@dataclass(frozen=True)
+class TradeOffOptions:
+    """What a trade-off figure shows.
+
+    Attributes:
+        quality: The vertical metric.
+        cost: The horizontal metric.
+        methods: Names of the methods shown, None for all.
+        log: Logarithmic vertical axis.
+        view: How far from the dense model the vertical axis reaches ("Wide", or "All").
+        dominated: Show points that another usable point beats (in grey).
+        front: Draw the front.
+    """
+
+    quality: str = "perplexity"
+    cost: str = "mlp_density"
+    methods: tuple[str, ...] | None = None
+    log: bool = False
+    view: str = "Wide"
+    dominated: bool = True
+    front: bool = True
+
+
+def trade_off(points: pd.DataFrame, options: TradeOffOptions = TradeOffOptions()) -> FigureSpec:
+    """Return the figure of one evaluation's points.
+
+    The front is drawn over the shown methods that are realisable and do not look at the label; axes are
+    fixed by all points of the evaluation, whatever is shown, so that they hold still.
+
+    Args:
+        points: Rows of one evaluation, as :func:`backend.results.queries.points` returns them.
+        options: What to show.
+
+    Raises:
+        UserError: A metric of ``options`` is unknown.
+    """
+    quality, cost = QUALITY[options.quality], COST[options.cost]
+    known = points[points[quality.name].notna() & points[cost.name].notna()]
+    drawn = [c for c in curves(known) if options.methods is None or c.policy in options.methods]
+    dense = dense_point(known)
+    usable = [curve for curve in drawn if curve.realisable]
+    front = _front_cells(usable, dense, quality, cost)
+    limit = _limit(quality, options.view, dense)
+    series = [
+        _series(curve, quality, cost, front, options.dominated or not curve.realisable) for curve in drawn
+    ]
+    if dense is not None:
+        series.insert(0, _dense_series(dense, quality, cost))
+    if options.front and usable:
+        series.insert(0, _front_series(usable, dense, quality, cost, front))
+    shown = tuple(s for s in series if s.x)
+    return FigureSpec(
+        title=f"{quality.label} against {cost.label}",
+        x=Axis(label=cost.label, unit=cost.unit, better=cost.better, range=_cost_range(known, cost)),
+        y=Axis(
+            label=quality.label,
+            unit=quality.unit,
+            better=quality.better,
+            log=options.log,
+            range=_quality_range(known, quality, dense, limit, options.log),
+        ),
+        series=shown,
+        baselines=_baselines(dense, quality),
+        note=_note(quality, shown, limit),
+        provenance=provenance(known, drawn),
+    )
+
+
+def provenance(points: pd.DataFrame, drawn: list[Curve]) -> Provenance:
+    """Return where the points of these curves came from."""
+    rows = pd.concat([curve.points for curve in drawn]) if drawn else points.iloc[:0]
+    how: list[How] = sorted(set(rows["how"]))
+    first = points.iloc[0] if len(points) else None
+    names = ("model", "model_sha256", "text", "text_sha256", "tokens", "window", "stride", "dtype")
+    filters = {} if first is None else {name: str(first[name]) for name in names}
+    return Provenance(runs=tuple(sorted(set(rows["run_id"]))), filters=filters, how=tuple(how))
+
+
+def _front_cells(usable: list[Curve], dense: pd.Series | None, quality: Metric, cost: Metric) -> set[str]:
+    rows = [curve.points for curve in usable]
+    if dense is not None:
+        rows.append(dense.to_frame().T)
+    if not rows:
+        return set()
+    table = pd.concat(rows)
+    flags = pareto_front(cost.values(table).tolist(), quality.values(table).tolist(), quality.better)
+    return set(table["cell_id"][flags])
+
+
+def _front_series(
+    usable: list[Curve], dense: pd.Series | None, quality: Metric, cost: Metric, front: set[str]
+) -> Series:
+    rows = [curve.points for curve in usable] + ([] if dense is None else [dense.to_frame().T])
+    table = pd.concat(rows)
+    table = table[table["cell_id"].isin(front)]
+    pairs = sorted(zip(cost.values(table).tolist(), quality.values(table).tolist(), strict=True))
+    return Series(
+        name="front",
+        label="Front of usable methods",
+        style=FRONT,
+        kind="front",
+        x=tuple(x for x, _ in pairs),
+        y=tuple(y for _, y in pairs),
+    )
+
+
+def _series(curve: Curve, quality: Metric, cost: Metric, front: set[str], dominated: bool) -> Series:
+    keep = curve.points["cell_id"].isin(front) | dominated
+    points = curve.points[keep].sort_values(cost.name, kind="stable")
+    faded = tuple(curve.realisable and cell not in front for cell in points["cell_id"])
+    return Series(
+        name=curve.key,
+        label=curve.label,
+        style=style_of(curve.policy),
+        kind="line" if curve.swept else "markers",
+        x=tuple(cost.values(points).tolist()),
+        y=tuple(quality.values(points).tolist()),
+        y_err=_errors(quality, points),
+        ids=tuple(points["cell_id"]),
+        details=tuple(_detail(row) for _, row in points.iterrows()),
+        faded=faded,
+    )
+
+
+def _dense_series(dense: pd.Series, quality: Metric, cost: Metric) -> Series:
+    points = dense.to_frame().T
+    return Series(
+        name="dense",
+        label=title_of("dense"),
+        style=style_of("dense"),
+        kind="markers",
+        x=tuple(cost.values(points).tolist()),
+        y=tuple(quality.values(points).tolist()),
+        ids=(str(dense["cell_id"]),),
+        details=(_detail(dense),),
+    )
+
+
+def _errors(metric: Metric, points: pd.DataFrame) -> tuple[float | None, ...]:
+    return tuple(None if math.isnan(error) else error for error in metric.errors(points).tolist())
+
+
+def _detail(row: pd.Series) -> str:
+    """Return what hovering over a point says, line by line."""
+    one = row.to_frame().T
+    said = [point_label(str(row["policy"]), str(row["settings"]))]
+    for metric in (*QUALITY.values(), *COST.values()):
+        value = float(metric.values(one).iloc[0])
+        if not math.isnan(value):
+            error = float(metric.errors(one).iloc[0])
+            said.append(f"{metric.label}: {metric.show(value, error)} {metric.unit}".rstrip())
+    return "\n".join(said)
+
+
+def _limit(quality: Metric, view: str, dense: pd.Series | None) -> float | None:
+    """Return where the vertical axis ends on the worse side, None to show all."""
+    if view == ALL or view not in quality.views:
+        return None
+    limit = quality.views[view]
+    if quality.name != "perplexity":
+        return limit
+    return None if dense is None else limit * float(dense["perplexity"])
+
+
+def _quality_range(
+    points: pd.DataFrame, quality: Metric, dense: pd.Series | None, limit: float | None, log: bool
+) -> tuple[float, float] | None:
+    """Return the range of the vertical axis, with a margin; the best point is always inside."""
+    values = quality.values(points)
+    if values.empty:
+        return None
+    worst = float(values.max() if quality.better == "lower" else values.min()) if limit is None else limit
+    best = float(values.min() if quality.better == "lower" else values.max())
+    low, high = min(best, worst), max(best, worst)
+    if log:
+        positive = values[values > 0]
+        low = max(low, float(positive.min()) if len(positive) else high / 10)
+        margin = (high / low) ** 0.05
+        return low / margin, high * margin
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - margin, high + margin
+
+
+def _cost_range(points: pd.DataFrame, cost: Metric) -> tuple[float, float] | None:
+    values = cost.values(points)
+    if values.empty:
+        return None
+    whole = float(values.max())
+    return min(float(values.min()), 0.1 * whole) - 0.03 * whole, 1.03 * whole
+
+
+def _baselines(dense: pd.Series | None, quality: Metric) -> tuple[Baseline, ...]:
+    if dense is None:
+        return ()
+    value = float(dense[quality.name]) * quality.scale
+    return (Baseline(value=value, label=f"Dense {quality.format.format(value)}"),)
+
+
+def _note(quality: Metric, series: tuple[Series, ...], limit: float | None) -> str:
+    said = []
+    if any(error for s in series for error in s.y_err):
+        paired = " of the paired difference to dense" if quality.name in ("perplexity", "delta_nll") else ""
+        said.append(f"Error bars: ± one standard error{paired}, over windows.")
+    if any(any(s.faded) for s in series):
+        said.append("Grey points are dominated.")
+    outside = sum(_beyond(y, limit, quality) for s in series if s.kind != "front" for y in s.y)
+    if outside:
+        said.append(f"{outside} point{'s lie' if outside > 1 else ' lies'} outside the range shown.")
+    return " ".join(said)
+
+
+def _beyond(value: float, limit: float | None, quality: Metric) -> bool:
+    return limit is not None and (value > limit if quality.better == "lower" else value < limit)

@@ -1,0 +1,1 @@
+"""What pages share: the store, controls bound to the address, figures with their data and exports, runs."""

@@ -1,0 +1,77 @@
+"""Controls whose values stand in the page's address, so that a link shows what its sender saw.
+
+Streamlit drops what it cannot use from an address in silence; here the page says so, in a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from backend.registry import did_you_mean
+
+
+class Address:
+    """Makes controls bound to the page's address. Make it at the top of a page: its sentences appear there."""
+
+    def __init__(self) -> None:
+        self._notices = st.container()
+
+    def choice(self, label: str, options: Sequence[str], key: str, *, default: str = "", **more: Any) -> str:
+        """Return one of ``options``; the address and the control use the same words."""
+        self._check(key, label, options)
+        index = options.index(default) if default in options else 0
+        chosen = st.selectbox(label, options, index=index, key=key, bind="query-params", **more)
+        return str(chosen if chosen is not None else options[index])
+
+    def segments(self, label: str, options: Sequence[str], key: str, *, default: str, **more: Any) -> str:
+        """Return one of a few ``options``, shown side by side."""
+        self._check(key, label, options)
+        chosen = st.segmented_control(
+            label, options, default=default, key=key, bind="query-params", required=True, **more
+        )
+        return str(chosen or default)
+
+    def several(
+        self, label: str, options: Sequence[str], key: str, *, default: Sequence[str] = (), **more: Any
+    ) -> list[str]:
+        """Return any number of ``options``."""
+        self._check(key, label, options)
+        chosen = st.multiselect(label, options, default=list(default), key=key, bind="query-params", **more)
+        return [str(option) for option in chosen]
+
+    def toggle(self, label: str, key: str, *, default: bool = False, **more: Any) -> bool:
+        """Return a switch."""
+        self._check(key, label, ("true", "false"))
+        return bool(st.toggle(label, value=default, key=key, bind="query-params", **more))
+
+    def number(
+        self, label: str, low: float, high: float, key: str, *, default: float, step: float, **more: Any
+    ) -> float:
+        """Return a number from a slider."""
+        self.check_number(key, label, low, high)
+        chosen = st.slider(label, low, high, default, step, key=key, bind="query-params", **more)
+        return float(chosen)
+
+    def check_number(self, key: str, label: str, low: float, high: float) -> None:
+        """Say so if the address holds something else than a number from ``low`` to ``high``."""
+        for given in st.query_params.get_all(key):
+            try:
+                good = low <= float(given) <= high
+            except ValueError:
+                good = False
+            if not good:
+                self.say(f"The address asks for {label} {given!r}; it must be a number from {low:g} to {high:g}.")
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence about the address at the top of the page."""
+        self._notices.warning(f"{sentence} The default is shown instead.", icon=":material/link_off:")
+
+    def _check(self, key: str, label: str, options: Sequence[str]) -> None:
+        for given in st.query_params.get_all(key):
+            if given.lower() not in {option.lower() for option in options}:
+                self.say(
+                    f"The address asks for {label} {given!r}, which there is not; {did_you_mean(given, list(options))}"
+                )

@@ -1,0 +1,75 @@
+"""A figure on a page: the chart with its alternative text, its note, its data, and its exports."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import streamlit as st
+
+from backend.figures import FigureSpec, matplotlib_renderer, plotly_renderer
+
+
+def is_dark() -> bool:
+    """Tell whether the page is shown in the dark theme."""
+    return st.context.theme.type == "dark"
+
+
+def show_figure(
+    spec: FigureSpec,
+    key: str,
+    *,
+    height: int = 480,
+    legend: bool = True,
+    paper: tuple[float, float] = (5.5, 3.4),
+    **more: Any,
+) -> Any:
+    """Draw a figure with its note, and below it its data and downloads.
+
+    Args:
+        spec: The figure.
+        key: Names it on its page.
+        height: Pixels.
+        legend: Whether the chart has a legend.
+        paper: Width and height of the exported figure in inches.
+        **more: Passed to ``st.plotly_chart`` (``on_select`` and its kind).
+
+    Returns:
+        What ``st.plotly_chart`` returns: the selection if there is one.
+    """
+    chart = plotly_renderer.to_plotly(spec, dark=is_dark(), height=height, legend=legend)
+    event = st.plotly_chart(chart, key=key, config=plotly_renderer.CONFIG, alt=spec.alt(), **more)
+    if spec.note:
+        st.caption(spec.note)
+    with st.container(horizontal=True, vertical_alignment="center", key=f"{key}_below"):
+        with st.popover("Data", icon=":material/table:", key=f"{key}_data", on_change="rerun") as data:
+            if data.open:
+                st.dataframe(spec.frame(), hide_index=True, alt=f"Data of the figure: {spec.title}")
+        with st.popover("Export", icon=":material/download:", key=f"{key}_export"):
+            _exports(spec, key, paper)
+    return event
+
+
+def _exports(spec: FigureSpec, key: str, paper: tuple[float, float]) -> None:
+    width, height = paper
+    name = _file_name(spec.title)
+    st.caption(f"For paper: {width:g} × {height:g} inches, fonts embedded.")
+
+    def drawn(format: Literal["pdf", "svg", "png"]) -> bytes:
+        return matplotlib_renderer.to_bytes(spec, format, width=width, height=height)
+
+    def button(label: str, ending: str, mime: str, content: Any) -> None:
+        st.download_button(
+            label, content, f"{name}.{ending}", mime, key=f"{key}_{ending}", on_click="ignore", width="stretch"
+        )
+
+    button("PDF", "pdf", "application/pdf", lambda: drawn("pdf"))
+    button("SVG", "svg", "image/svg+xml", lambda: drawn("svg"))
+    button("PNG, 300 dpi", "png", "image/png", lambda: drawn("png"))
+    button("Data as CSV", "csv", "text/csv", spec.csv)
+    button("Figure spec (JSON)", "json", "application/json", lambda: spec.model_dump_json(indent=1).encode())
+    button("Interactive HTML", "html", "text/html", lambda: plotly_renderer.to_html(spec))
+
+
+def _file_name(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
