@@ -52,6 +52,11 @@ class Home:
         return self.root / "models"
 
     @property
+    def imports(self) -> Path:
+        """Bundles of other homes' runs, kept so that the database can always be made again."""
+        return self.root / "imports"
+
+    @property
     def database(self) -> Path:
         """The DuckDB file; owned by one process at a time."""
         return self.root / "results.duckdb"

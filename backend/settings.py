@@ -101,7 +101,7 @@ def _describe_field(name: str, info: Any) -> SettingField:
 
 def _limit(bound: Ge | Gt | Le | Lt | None) -> float | None:
     values = (getattr(bound, name, None) for name in ("ge", "gt", "le", "lt"))
-    return next((float(value) for value in values if value is not None), None)  # type: ignore[arg-type]
+    return next((float(value) for value in values if value is not None), None)
 
 
 def _sentence(error: ValidationError) -> str:

@@ -21,10 +21,10 @@ from backend.experiments.client import worker_lock
 from backend.experiments.jobs import Job, waiting
 from backend.experiments.known import known_results
 from backend.experiments.laboratory import Laboratory
-from backend.experiments.provenance import process_identity
 from backend.experiments.runner import run_sweep
 from backend.experiments.runs import RunFolder, write_whole
 from backend.home import Home
+from backend.processes import process_identity
 
 logger = logging.getLogger("backend.worker")
 POLL_SECONDS = 0.1

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,8 +41,8 @@ def llama() -> MaskedEngine:
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random Llama and its tokenizer, as a user's local model would be."""
     folder = tmp_path_factory.mktemp("models") / "tiny-llama"
     tiny_model("llama", folder)
-    yield folder
+    return folder

@@ -9,13 +9,13 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-import psutil
 from filelock import FileLock, Timeout
 
 from backend.experiments.jobs import enqueue, waiting
 from backend.experiments.runs import RunFolder, RunKind
 from backend.experiments.sweep import Sweep
 from backend.home import REPOSITORY, Home, data_root
+from backend.processes import process_lives
 
 STALE_SECONDS = 30.0
 """A worker whose heartbeat is older than this counts as gone."""
@@ -86,7 +86,7 @@ def worker_status(home: Home) -> WorkerStatus:
     """Return how the worker of this home is."""
     try:
         said = json.loads(home.worker_status.read_text())
-        alive = _is_alive(said["pid"], said["started"]) and time.time() - said["at"] < STALE_SECONDS
+        alive = process_lives(said) and time.time() - said["at"] < STALE_SECONDS
     except (OSError, ValueError, KeyError):
         alive = False
     if alive:
@@ -124,10 +124,3 @@ def _lock_is_held(home: Home) -> bool:
             return False
     except Timeout:
         return True
-
-
-def _is_alive(pid: int, started: float) -> bool:
-    try:
-        return bool(abs(psutil.Process(pid).create_time() - started) < 1)
-    except psutil.NoSuchProcess:
-        return False

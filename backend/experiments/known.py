@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from backend.experiments.events import Measurement
@@ -20,11 +21,15 @@ class KnownResult:
 
 
 def known_results(home: Home) -> dict[str, KnownResult]:
-    """Return every finished cell of the seed and the run folders, by id; the latest run wins.
+    """Return every finished cell of the seed, imports and run folders, by id; the latest run wins.
 
     It reads the run folders, not the store: the worker and a second CLI may not open the store.
     """
-    found = _seeded()
+    found: dict[str, KnownResult] = {}
+    for bundles in (SEED, home.imports):
+        for bundle in sorted(bundles.glob("*/")):
+            if (bundle / "measurements.parquet").is_file():
+                found |= _bundled(bundle)
     for events in sorted(home.runs.glob("*/events.jsonl")):
         for line in events.read_bytes().splitlines():
             if b'"kind":"cell_finished"' not in line:
@@ -45,12 +50,14 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return event
 
 
-def _seeded() -> dict[str, KnownResult]:
+def _bundled(bundle: Path) -> dict[str, KnownResult]:
     import pyarrow.parquet as pq
 
-    found: dict[str, KnownResult] = {}
-    for path in sorted(SEED.glob("*/measurements.parquet")):
-        for row in pq.read_table(path).to_pylist():
-            result = found.setdefault(row["cell_id"], KnownResult(row["run_id"], [], None))
-            result.measurements.append(Measurement(**{key: row[key] for key in Measurement.__annotations__}))
+    found = {
+        row["cell_id"]: KnownResult(row["run_id"], [], row["seconds"])
+        for row in pq.read_table(bundle / "results.parquet").to_pylist()
+    }
+    for row in pq.read_table(bundle / "measurements.parquet").to_pylist():
+        kept: Any = {key: row[key] for key in Measurement.__annotations__}
+        found[row["cell_id"]].measurements.append(kept)
     return found

@@ -56,10 +56,10 @@ class Laboratory:
     device: str = "auto"
     threads: int | None = None
     report: Report | None = None
-    _folders: dict[str, ModelFolder] = field(default_factory=dict)
-    _texts: dict[str, Text] = field(default_factory=dict)
-    _subject: tuple[tuple[str, str], Subject] | None = None
-    _references: OrderedDict[tuple[Any, ...], DenseReference] = field(default_factory=OrderedDict)
+    _folders: dict[str, ModelFolder] = field(default_factory=dict, repr=False)
+    _texts: dict[str, Text] = field(default_factory=dict, repr=False)
+    _subject: tuple[tuple[str, str], Subject] | None = field(default=None, repr=False)
+    _references: OrderedDict[tuple[Any, ...], DenseReference] = field(default_factory=OrderedDict, repr=False)
 
     def resolve(self, plan: Plan) -> Cell:
         """Return the cell of a plan: its model and text by their hashes, no weights loaded."""

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from backend.home import REPOSITORY
+from backend.processes import process_identity
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "duckdb")
 
@@ -36,11 +37,6 @@ def provenance(device: str, threads: int) -> dict[str, Any]:
         "threads": threads,
         "process": process_identity(),
     }
-
-
-def process_identity() -> dict[str, Any]:
-    """Return this process's pid and start time, which together name it even when pids are used again."""
-    return {"pid": os.getpid(), "started": psutil.Process().create_time()}
 
 
 def _commit() -> str | None:

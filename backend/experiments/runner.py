@@ -14,6 +14,7 @@ from backend.experiments.known import KnownResult
 from backend.experiments.laboratory import Laboratory
 from backend.experiments.provenance import provenance
 from backend.experiments.runs import Cancelled, RunFolder
+from backend.experiments.sweep import Plan
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ def run_sweep(
     log = folder.log()
     log.append("run_started", provenance=provenance(*laboratory.machine()))
     try:
-        cells = [laboratory.resolve(plan) for plan in folder.sweep.plans()]
-        log.append("run_planned", cells=[cell.id for cell in cells])
+        cells = [(plan, laboratory.resolve(plan)) for plan in folder.sweep.plans()]
+        log.append("run_planned", cells=[cell.id for _, cell in cells])
         status, message = _run_cells(cells, log, laboratory, known, checkpoint, report)
     except Cancelled:
         status, message = "cancelled", "Cancelled; the cells finished before are kept."
@@ -73,7 +74,7 @@ def run_sweep(
 
 
 def _run_cells(
-    cells: list[Cell],
+    cells: list[tuple[Plan, Cell]],
     log: EventLog,
     laboratory: Laboratory,
     known: dict[str, KnownResult],
@@ -81,20 +82,20 @@ def _run_cells(
     report: Callable[[Progress], None],
 ) -> tuple[str, str]:
     todo = []
-    for cell in cells:
+    for plan, cell in cells:
         if cell.id in known:
             log.append("cell_found", cell=cell.id, run=known[cell.id].run)
         else:
-            todo.append(cell)
-    total = sum(cell.evaluation.windows for cell in todo)
+            todo.append((plan, cell))
+    total = sum(plan.evaluation.windows for plan, _ in todo)
     clock = _Clock(total)
     failed = 0
-    for cell in todo:
+    for plan, cell in todo:
         name = cell_name(cell)
         log.append("cell_started", cell=cell.id, name=name)
         started = time.perf_counter()
         try:
-            for result in _windows(cell, laboratory, checkpoint):  # noqa: B007
+            for result in _windows(plan, laboratory, checkpoint):  # noqa: B007
                 clock.window_done()
                 left = clock.seconds_left()
                 log.append("progress", cell=cell.id, done=clock.done, total=total, seconds_left=left)
@@ -105,8 +106,8 @@ def _run_cells(
             failed += 1
             log.append("cell_failed", cell=cell.id, message=str(error))
             continue
-        seconds = time.perf_counter() - started
-        value_bytes = laboratory.subject(cell.model, cell.evaluation.dtype).value_bytes
+        seconds = round(time.perf_counter() - started, 3)
+        value_bytes = laboratory.subject(plan.model, plan.evaluation.dtype).value_bytes
         measurements = result.measurements(value_bytes)
         log.append(
             "cell_finished",
@@ -114,7 +115,7 @@ def _run_cells(
             description=cell.description(),
             measurements=measurements,
             windows=result.windows,
-            seconds=round(seconds, 3),
+            seconds=seconds,
         )
         known[cell.id] = KnownResult(log.path.parent.name, measurements, seconds)
     if failed:
@@ -122,12 +123,12 @@ def _run_cells(
     return "done", f"{len(todo)} cells run, {len(cells) - len(todo)} found."
 
 
-def _windows(cell: Cell, laboratory: Laboratory, checkpoint: Callable[[], None]) -> Iterator[Fidelity]:
+def _windows(plan: Plan, laboratory: Laboratory, checkpoint: Callable[[], None]) -> Iterator[Fidelity]:
     """Yield the growing result of a cell, with a checkpoint before each window."""
     checkpoint()
-    subject = laboratory.subject(cell.model, cell.evaluation.dtype)
-    reference = laboratory.reference(subject, cell.evaluation)
-    for result in evaluate(subject.engine, cell.policy, reference):
+    subject = laboratory.subject(plan.model, plan.evaluation.dtype)
+    reference = laboratory.reference(subject, plan.evaluation)
+    for result in evaluate(subject.engine, plan.policy, reference):
         yield result
         checkpoint()
 

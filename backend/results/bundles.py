@@ -69,7 +69,7 @@ def import_bundle(store: Store, folder: Path) -> list[str]:
     """
     tables = _read(folder)
     digest = content_hash(folder)
-    kept = _imports(store.home) / digest
+    kept = store.home.imports / digest
     if not kept.exists():
         partial = kept.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -118,7 +118,7 @@ def take_bundles(
         for digest, folder in present.items():
             if digest not in known:
                 changed |= _load(cursor, folder, digest, "seed", notices)
-    for folder in _bundles(_imports(home)):
+    for folder in _bundles(home.imports):
         if folder.name not in known and folder.suffix != ".partial":
             changed |= _load(cursor, folder, folder.name, "import", notices)
     return changed
@@ -197,7 +197,3 @@ def _bundles(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(f for f in folder.iterdir() if all((f / f"{table}.parquet").is_file() for table in TABLES))
-
-
-def _imports(home: Home) -> Path:
-    return home.root / "imports"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from backend.results.liveness import is_alive
+from backend.processes import process_lives
 from backend.results.rows import SCHEMAS, Event, to_json
 
 _SAVED = ("run_id", "status", "started_at", "finished_at", "provenance", "message", "planned")
@@ -90,7 +92,12 @@ def save_states(cursor: duckdb.DuckDBPyConnection, states: list[RunState]) -> No
 def abandoned(cursor: duckdb.DuckDBPyConnection) -> list[str]:
     """Return the local runs that are said to run or to be paused and whose process is gone."""
     said = "SELECT run_id, provenance FROM runs WHERE source = 'local' AND status IN ('running', 'paused')"
-    return [run_id for run_id, provenance in cursor.execute(said).fetchall() if not is_alive(provenance)]
+    rows = cursor.execute(said).fetchall()
+    return [run_id for run_id, provenance in rows if not process_lives(_process(provenance))]
+
+
+def _process(provenance: str | None) -> Any:
+    return json.loads(provenance).get("process") if provenance else None
 
 
 def erase(cursor: duckdb.DuckDBPyConnection, run_id: str) -> None:

@@ -14,7 +14,7 @@ from backend.registry import did_you_mean
 
 
 class Address:
-    """Makes controls bound to the page's address. Make it at the top of a page: its sentences appear there."""
+    """Makes controls bound to the page's address. Made at the top of a page: it speaks there."""
 
     def __init__(self) -> None:
         self._notices = st.container()
@@ -63,7 +63,9 @@ class Address:
             except ValueError:
                 good = False
             if not good:
-                self.say(f"The address asks for {label} {given!r}; it must be a number from {low:g} to {high:g}.")
+                self.say(
+                    f"The address asks for {label} {given!r}; it must be a number from {low:g} to {high:g}."
+                )
 
     def say(self, sentence: str) -> None:
         """Show a sentence about the address at the top of the page."""
@@ -72,6 +74,5 @@ class Address:
     def _check(self, key: str, label: str, options: Sequence[str]) -> None:
         for given in st.query_params.get_all(key):
             if given.lower() not in {option.lower() for option in options}:
-                self.say(
-                    f"The address asks for {label} {given!r}, which there is not; {did_you_mean(given, list(options))}"
-                )
+                hint = did_you_mean(given, list(options))
+                self.say(f"The address asks for {label} {given!r}, which there is not; {hint}")

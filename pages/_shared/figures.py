@@ -12,7 +12,7 @@ from backend.figures import FigureSpec, matplotlib_renderer, plotly_renderer
 
 def is_dark() -> bool:
     """Tell whether the page is shown in the dark theme."""
-    return st.context.theme.type == "dark"
+    return bool(st.context.theme.type == "dark")
 
 
 def show_figure(
@@ -60,7 +60,13 @@ def _exports(spec: FigureSpec, key: str, paper: tuple[float, float]) -> None:
 
     def button(label: str, ending: str, mime: str, content: Any) -> None:
         st.download_button(
-            label, content, f"{name}.{ending}", mime, key=f"{key}_{ending}", on_click="ignore", width="stretch"
+            label,
+            content,
+            f"{name}.{ending}",
+            mime,
+            key=f"{key}_{ending}",
+            on_click="ignore",
+            width="stretch",
         )
 
     button("PDF", "pdf", "application/pdf", lambda: drawn("pdf"))

@@ -44,7 +44,9 @@ def open_store() -> OpenStore:
         opened.refresh()
     except StoreBusy as busy:
         st.error(f"{busy}", icon=":material/lock:")
-        st.caption("Two apps cannot share one home folder. This page works again when the other one has ended.")
+        st.caption(
+            "Two apps cannot share one home folder. This page works again when the other one has ended."
+        )
         st.button("Try again", icon=":material/refresh:")
         st.stop()
     except UserError as error:
@@ -55,7 +57,9 @@ def open_store() -> OpenStore:
     return opened
 
 
-@st.cache_resource(show_spinner="Opening the results …", max_entries=4, on_release=lambda opened: opened.store.close())
+@st.cache_resource(
+    show_spinner="Opening the results …", max_entries=4, on_release=lambda opened: opened.store.close()
+)
 def _open(root: str) -> OpenStore:
     home = Home.resolve(root)
     return OpenStore(home, Store.open(home))
@@ -91,7 +95,9 @@ def _evaluations(_opened: OpenStore, root: str, version: int) -> pd.DataFrame:
 
 
 @st.cache_resource(show_spinner=False, max_entries=16)
-def _points(_opened: OpenStore, root: str, version: int, chosen: tuple[tuple[str, object], ...]) -> pd.DataFrame:
+def _points(
+    _opened: OpenStore, root: str, version: int, chosen: tuple[tuple[str, object], ...]
+) -> pd.DataFrame:
     return queries.points(_opened.store, **dict(chosen))  # type: ignore[arg-type]
 
 

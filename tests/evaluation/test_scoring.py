@@ -24,7 +24,9 @@ def reference(head, dense, sparse, targets):
     return nll, kl, agrees
 
 
-@pytest.mark.parametrize("head", [head_of(False), head_of(True), head_of(True, 0.25), head_of(False, 2.0, 5.0)])
+@pytest.mark.parametrize(
+    "head", [head_of(False), head_of(True), head_of(True, 0.25), head_of(False, 2.0, 5.0)]
+)
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 1000), tokens=st.integers(1, 300), noise=st.sampled_from([0.0, 0.01, 1.0]))
 def test_scores_equal_plain_log_softmax(head, seed, tokens, noise):

@@ -20,7 +20,9 @@ def test_every_gated_mlp_is_found_with_its_shapes_and_activation(family):
         assert mlp.down_weight.shape == (mlp.hidden_size, mlp.neurons)
         with torch.inference_mode():
             by_weights = mlp.activation(x @ mlp.gate_weight.T) * (x @ mlp.up_weight.T) @ mlp.down_weight.T
-            torch.testing.assert_close(by_weights, model.get_decoder().layers[layer].mlp(x), rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(
+                by_weights, model.get_decoder().layers[layer].mlp(x), rtol=1e-4, atol=1e-6
+            )
 
 
 @pytest.mark.parametrize("family", GATED_FAMILIES)
@@ -43,7 +45,7 @@ def test_column_norms_are_those_of_the_down_projection():
 @pytest.mark.parametrize("family", UNGATED_FAMILIES)
 def test_a_model_without_gated_mlps_gets_a_sentence(family):
     model, _ = tiny_model(family)
-    with pytest.raises(UserError, match="has no gated MLPs .* Llama, Qwen, Mistral, Gemma or Phi-3"):
+    with pytest.raises(UserError, match=r"has no gated MLPs .* Llama, Qwen, Mistral, Gemma or Phi-3"):
         find_anatomy(model)
 
 

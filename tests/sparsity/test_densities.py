@@ -41,7 +41,9 @@ def test_dip_reads_what_its_two_masks_keep(llama, density):
     mlp = llama.anatomy.mlps[0]
     inputs, neurons = split_density(density)
     k_in, k_glu = kept_count(inputs, mlp.hidden_size), kept_count(neurons, mlp.neurons)
-    assert reading.mlp_density == pytest.approx((2 * k_in / mlp.hidden_size + k_glu / mlp.neurons) / 3, abs=1e-12)
+    assert reading.mlp_density == pytest.approx(
+        (2 * k_in / mlp.hidden_size + k_glu / mlp.neurons) / 3, abs=1e-12
+    )
 
 
 def test_dip_split_has_the_papers_values():
@@ -75,7 +77,9 @@ def test_at_density_sets_the_expected_density(name, share):
     assert METHODS[name].at_density(density).expected_density() == pytest.approx(density)
 
 
-@pytest.mark.parametrize(("name", "floor"), [("glu_pruning", 2 / 3), ("gate_pruning", 1 / 3), ("up_pruning", 1 / 3)])
+@pytest.mark.parametrize(
+    ("name", "floor"), [("glu_pruning", 2 / 3), ("gate_pruning", 1 / 3), ("up_pruning", 1 / 3)]
+)
 def test_a_density_below_a_methods_floor_is_refused_in_a_sentence(name, floor):
     with pytest.raises(UserError, match=f"cannot reach an MLP density of 0.2: it reads {floor:.3g}"):
         METHODS[name].at_density(0.2)
@@ -118,9 +122,12 @@ def test_dip_takes_one_value_a_layer_and_says_when_they_do_not_fit(llama):
     _, reading = llama.hidden_states(policy, IDS)
     mlp = llama.anatomy.mlps[0]
     expected = [
-        (2 * kept_count(s, mlp.hidden_size) / mlp.hidden_size + kept_count(0.5, mlp.neurons) / mlp.neurons) / 3
+        (2 * kept_count(s, mlp.hidden_size) / mlp.hidden_size + kept_count(0.5, mlp.neurons) / mlp.neurons)
+        / 3
         for s in shares
     ]
     assert list(reading.layer_density().values()) == pytest.approx(expected)
-    with pytest.raises(UserError, match=f"given {layers + 1} values per layer, but the model has {layers} layers"):
+    with pytest.raises(
+        UserError, match=f"given {layers + 1} values per layer, but the model has {layers} layers"
+    ):
         llama.hidden_states(make_policy("dip", {"input_keep": [*shares, 0.5], "neuron_keep": 0.5}), IDS)

@@ -43,7 +43,9 @@ class SeenBefore(Facts):
         mask = torch.zeros_like(activations.neurons, dtype=torch.bool)
         for row, seen in enumerate(context.state):
             for token, scores in enumerate(activations.neurons[row].abs()):
-                fresh = next(i for i in scores.argsort(descending=True, stable=True).tolist() if i not in seen)
+                fresh = next(
+                    i for i in scores.argsort(descending=True, stable=True).tolist() if i not in seen
+                )
                 seen.add(fresh)
                 mask[row, token, fresh] = True
         return mask
@@ -122,7 +124,9 @@ def test_a_policy_with_state_starts_each_sequence_afresh_and_goes_on_within_it(l
     assert reading.mlp_density == pytest.approx((2 + 1 / llama.anatomy.mlps[0].neurons) / 3)
 
 
-@pytest.mark.parametrize("policy", [SeenBefore(), make_policy("random", {"keep": 0.3}), make_policy("dip", {"density": 0.5})])
+@pytest.mark.parametrize(
+    "policy", [SeenBefore(), make_policy("random", {"keep": 0.3}), make_policy("dip", {"density": 0.5})]
+)
 def test_token_by_token_decoding_in_one_block_equals_one_pass(llama, policy):
     with torch.inference_mode():
         with llama.applied(policy) as at_once:
@@ -179,7 +183,10 @@ def test_the_model_is_as_it_was_after_use_even_after_a_failure(family):
         before = model(IDS).logits
         engine.hidden_states(AttentionInput(), IDS)
         engine.calibrate(CalibratedThreshold(), [IDS])
-        with pytest.raises(RuntimeError, match="on purpose"), engine.applied(make_policy("dip", {"density": 0.1})):
+        with (
+            pytest.raises(RuntimeError, match="on purpose"),
+            engine.applied(make_policy("dip", {"density": 0.1})),
+        ):
             raise RuntimeError("on purpose")
         assert torch.equal(model(IDS).logits, before)
     assert all("forward" not in vars(module) for module in model.modules())
@@ -198,7 +205,9 @@ def test_rows_of_a_batch_do_not_see_each_other(llama):
 
 def test_random_draws_differ_by_seed_and_sequence_but_not_by_run(llama):
     def run(seed, sequence):
-        return llama.hidden_states(make_policy("random", {"keep": 0.3, "seed": seed}), IDS, sequences=(sequence,))[0]
+        return llama.hidden_states(
+            make_policy("random", {"keep": 0.3, "seed": seed}), IDS, sequences=(sequence,)
+        )[0]
 
     assert torch.equal(run(0, 0), run(0, 0))
     assert not torch.equal(run(0, 0), run(1, 0))

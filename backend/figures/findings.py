@@ -1,0 +1,186 @@
+"""Findings: what stored results say of one method, as sentences made from the numbers and small figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from backend.evaluation.statistics import Estimate
+from backend.figures.curves import Curve, curves, dense_point
+from backend.figures.interpolation import Windows
+from backend.figures.metrics import COST
+from backend.figures.palette import style_of
+from backend.figures.read_out import MethodReading, best_within_budget, read_out, relative
+from backend.figures.spec import Axis, Baseline, FigureSpec, Series
+from backend.figures.trade_off import TradeOffOptions, provenance, trade_off
+
+SUBJECT = "dip"
+_COST = "mlp_density"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence and the figure that shows it.
+
+    Attributes:
+        title: A few words.
+        sentence: What was found, with its uncertainty.
+        spec: The figure.
+    """
+
+    title: str
+    sentence: str
+    spec: FigureSpec
+
+
+def findings(points: pd.DataFrame, windows: Windows) -> list[Finding]:
+    """Return what can be said from these points; a finding whose points are missing is left out.
+
+    Args:
+        points: Rows of one evaluation, as :func:`backend.results.queries.points` returns them.
+        windows: Window values of their cells, by metric.
+    """
+    found = [
+        within_budget(points, 0.01),
+        against_others(points, windows, (0.5, 0.7, 0.85)),
+        between_bounds(points, windows, 0.5),
+    ]
+    return [finding for finding in found if finding is not None]
+
+
+def within_budget(points: pd.DataFrame, budget: float) -> Finding | None:
+    """Say how far down the method's density goes within a budget of perplexity."""
+    dense = dense_point(points)
+    feasible = next((f for f in best_within_budget(points, budget) if f.curve.key == SUBJECT), None)
+    if feasible is None or feasible.delta_nll is None or feasible.x is None or dense is None:
+        return None
+    name, allowed = feasible.curve.label, f"+{100 * budget:g} %"
+    crossing = (
+        ""
+        if feasible.crossing is None
+        else f" Its curve crosses {allowed} at {feasible.crossing:.2f} (interpolated)."
+    )
+    sentence = (
+        f"{name} reads {100 * feasible.x:.0f} % of the MLP weights at {_rise(feasible.delta_nll)} perplexity "
+        f"against dense (measured, paired).{crossing}"
+    )
+    limit = float(dense["perplexity"]) * (1 + budget)
+    spec = trade_off(points, TradeOffOptions(methods=(SUBJECT,), view="Near dense", front=False))
+    lines = (*spec.baselines, Baseline(value=limit, label=allowed))
+    spec = spec.model_copy(
+        update={"title": f"{name} within {allowed} of dense perplexity", "baselines": lines}
+    )
+    return Finding(f"Within {allowed} of dense", sentence, spec)
+
+
+def against_others(points: pd.DataFrame, windows: Windows, densities: tuple[float, ...]) -> Finding | None:
+    """Compare the method with the best other usable one, paired, at a few densities."""
+    readings = {at: read_out(points, windows, at, _COST, SUBJECT) for at in densities}
+    said = [text for at in densities if (text := _best_other(readings[at], at))]
+    subject = next((c for c in curves(points) if c.key == SUBJECT), None)
+    if not said or subject is None:
+        return None
+    grid = sorted(round(float(x), 4) for x in subject.points[_COST])
+    rivals = [
+        c for c in curves(points) if c.key != SUBJECT and c.realisable and c.swept and c.policy != "random"
+    ]
+    series = tuple(s for rival in rivals if (s := _differences(points, windows, rival, grid)) is not None)
+    spec = FigureSpec(
+        title=f"Loss of other methods minus {subject.label}'s, at equal density",
+        x=Axis(label="MLP density", unit=COST[_COST].unit),
+        y=Axis(label=f"NLL − {subject.label}'s", unit="nats/token", range=_padded(series)),
+        series=series,
+        baselines=(Baseline(value=0.0, label=subject.label),),
+        note=f"Above the line {subject.label} is better. ± one paired standard error; open: interpolated.",
+        provenance=provenance(points, [subject, *rivals]),
+    )
+    return Finding("At equal density", " ".join(said), spec)
+
+
+def between_bounds(points: pd.DataFrame, windows: Windows, at: float) -> Finding | None:
+    """Place the method between the oracle bound and the random control at one density."""
+    readings = {reading.curve.policy: reading for reading in read_out(points, windows, at, _COST)}
+    named = [readings.get(name) for name in ("glu_oracle", SUBJECT, "random")]
+    known = [r for r in named if r is not None and r.delta_nll is not None]
+    if len(known) < 2 or known[0].curve.policy == "random" or SUBJECT not in {r.curve.policy for r in known}:
+        return None
+    parts = [f"{r.curve.label} {_nats(r.delta_nll)}{_aside(r)}" for r in known]
+    sentence = f"Loss over dense at MLP density {at:g}, in nats/token: {'; '.join(parts)}."
+    wanted = ("glu_oracle", SUBJECT, "random")
+    options = TradeOffOptions(quality="delta_nll", methods=wanted, view="Wide", front=False)
+    spec = trade_off(points, options)
+    series = tuple(s.model_copy(update={"faded": ()}) for s in spec.series if s.name != "dense")
+    spec = spec.model_copy(
+        update={"title": "Between the oracle bound and chance", "series": series, "baselines": ()}
+    )
+    return Finding("Room that is left", sentence, spec)
+
+
+def _best_other(readings: list[MethodReading], at: float) -> str:
+    """Say which usable method comes nearest at one density, and by how much."""
+    subject = next((r for r in readings if r.curve.key == SUBJECT), None)
+    others = [r for r in readings if r.curve.realisable and r.against is not None]
+    if subject is None or subject.delta_nll is None or not others:
+        return ""
+    best = min(others, key=lambda r: r.against.value if r.against else 0.0)
+    assert best.against is not None
+    gap = Estimate(-best.against.value, best.against.stderr, best.against.n)
+    lower = gap.value < 0
+    size = Estimate(abs(gap.value), gap.stderr, gap.n)
+    unclear = size.stderr is not None and size.value < 2 * size.stderr
+    verdict = "no clear difference" if unclear else f"{'lower' if lower else 'higher'} loss"
+    return (
+        f"At density {at:g}: {subject.curve.label} {verdict}, by {_nats(size)} nats/token, than "
+        f"{best.curve.label}, the best of the others there."
+        if not unclear
+        else f"At density {at:g}: {verdict} between {subject.curve.label} and {best.curve.label} "
+        f"({_nats(gap, sign=True)} nats/token)."
+    )
+
+
+def _differences(points: pd.DataFrame, windows: Windows, rival: Curve, grid: list[float]) -> Series | None:
+    read = [
+        (at, reading)
+        for at in grid
+        for reading in read_out(points, windows, at, _COST, SUBJECT)
+        if reading.curve.key == rival.key and reading.against is not None
+    ]
+    if not read:
+        return None
+    return Series(
+        name=rival.key,
+        label=rival.label,
+        style=style_of(rival.policy),
+        x=tuple(at for at, _ in read),
+        y=tuple(r.against.value for _, r in read if r.against),
+        y_err=tuple(r.against.stderr for _, r in read if r.against),
+        ids=tuple(r.cell for _, r in read),
+        details=tuple(f"{rival.label}: {_nats(r.against, sign=True)} nats/token" for _, r in read),
+        hollow=tuple(r.state == "interpolated" for _, r in read),
+    )
+
+
+def _padded(series: tuple[Series, ...]) -> tuple[float, float]:
+    """Return a range for differences that shows what is near zero: a tenth of a nat around it, or less."""
+    values = [abs(y) for s in series for y in s.y] or [0.1]
+    high = min(0.5, 1.1 * max(values))
+    return -0.15 * high, high
+
+
+def _rise(delta: Estimate) -> str:
+    rise = relative(delta)
+    spread = "" if rise.stderr is None else f" ± {100 * rise.stderr:.2f}"
+    return f"{100 * rise.value:+.2f}{spread} %".replace("-", "−")
+
+
+def _nats(found: Estimate | None, sign: bool = False) -> str:
+    if found is None:
+        return "–"
+    digits = 4 if abs(found.value) < 0.1 else 3
+    value = f"{found.value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    return value if found.stderr is None else f"{value} ± {found.stderr:.{digits}f}"
+
+
+def _aside(reading: MethodReading) -> str:
+    return " (interpolated)" if reading.state == "interpolated" else ""

@@ -1,0 +1,168 @@
+"""Composing a sweep: the form, the same as YAML, how many cells it has and how long they may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+import yaml
+
+from backend.errors import UserError
+from backend.evaluation.texts import TEXTS
+from backend.experiments import client
+from backend.experiments.sweep import Sweep
+from backend.models import CATALOG, DEFAULT_MODEL, OTHER_SOURCES
+from backend.sparsity import METHODS
+from pages._shared.address import Address
+from pages._shared.forms import values_of
+from pages._shared.store import OpenStore
+from pages._shared.text import duration
+
+RUN_KEY = "run"
+_DEFAULT_VALUES = "0.3, 0.5, 0.7, 0.9"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast cells were: seconds a token of the stored results, None if there are none."""
+
+    seconds_per_token: float | None
+
+    def estimate(self, sweep: Sweep) -> float | None:
+        """Return the seconds a sweep may take, None if nothing is known."""
+        if self.seconds_per_token is None:
+            return None
+        return self.seconds_per_token * sweep.evaluation.tokens * len(sweep.plans())
+
+
+def compose(opened: OpenStore, address: Address) -> None:
+    """Show the two ways to say what to run, and a button to start it."""
+    form, file = st.tabs(["Compose", "From a file"], key="compose_tab", on_change="rerun")
+    if form.open:
+        with form:
+            _offer(opened, lambda: _from_form(address), "form")
+    if file.open:
+        with file:
+            _offer(opened, _from_file, "file")
+
+
+def parse_yaml(text: str) -> Sweep:
+    """Return the sweep of a YAML text.
+
+    Raises:
+        UserError: It is no valid YAML, or something in it is wrong.
+    """
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise UserError(f"The sweep is no valid YAML{f' (line {mark.line + 1})' if mark else ''}.") from error
+    if not isinstance(content, dict):
+        raise UserError("The sweep must be a mapping with name, model, evaluation and policies.")
+    sweep = Sweep.parse(content, "sweep file")
+    sweep.plans()
+    return sweep
+
+
+def to_yaml(sweep: Sweep) -> str:
+    """Return the sweep as the file that says the same."""
+    content = sweep.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    text: str = yaml.safe_dump(
+        content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+    )
+    return text
+
+
+def _offer(opened: OpenStore, make: Any, key: str) -> None:
+    try:
+        sweep = make()
+        if sweep is None:
+            return
+        cells = len(sweep.plans())
+    except UserError as error:
+        st.error(str(error), icon=":material/error:")
+        return
+    seconds = _pace(opened).estimate(sweep)
+    time = (
+        "no results yet to estimate the time by"
+        if seconds is None
+        else f"about {duration(seconds)} on this machine"
+    )
+    text = to_yaml(sweep)
+    with st.expander(f"{cells} cells, {time}. The sweep as a file", icon=":material/description:"):
+        st.code(text, language="yaml")
+        st.download_button(
+            "Save the file", text, f"{sweep.name}.yaml", "text/yaml", key=f"{key}_yaml", on_click="ignore"
+        )
+    if st.button("Start the sweep", type="primary", icon=":material/play_arrow:", key=f"{key}_start"):
+        try:
+            run = client.submit(opened.home, sweep, "sweep")
+        except UserError as error:
+            st.error(str(error), icon=":material/error:")
+            return
+        opened.refresh(at_once=True)
+        st.session_state["new_run"] = run
+        st.rerun()
+
+
+def _from_form(address: Address) -> Sweep | None:
+    first, second, third = st.columns(3)
+    with first:
+        name = st.text_input("Name", "sweep", key="name", bind="query-params", help="Letters, digits, dashes")
+        model = st.selectbox(
+            "Model", list(CATALOG), key="model", bind="query-params", accept_new_options=True,
+            help="A name of the catalog, or " + ", ".join(f"{s.title} ({s.example})" for s in OTHER_SOURCES),
+        )  # fmt: skip
+    with second:
+        text = st.selectbox(
+            "Text", list(TEXTS), key="text", bind="query-params", accept_new_options=True,
+            help="A named text or the path of a text file on this machine",
+        )  # fmt: skip
+        dtype = address.choice("Precision", ("float32", "bfloat16", "float16"), "dtype")
+    with third:
+        address.check_number("tokens", "tokens", 2, 10_000_000)
+        tokens = st.number_input("Tokens", 2, 10_000_000, 4_096, 512, key="tokens", bind="query-params")
+        address.check_number("window", "window", 2, 1_000_000)
+        window = st.number_input("Window", 2, 1_000_000, 1_024, 128, key="window", bind="query-params")
+    titles = {method.title: name for name, method in METHODS.items() if method.sweep_setting}
+    chosen = address.several("Methods", list(titles), "methods", default=[METHODS["dip"].title])
+    policies: list[dict[str, Any]] = [{"method": "dense"}]
+    for title, column in zip(chosen, st.columns(3) * len(titles), strict=False):
+        with column:
+            policies.append(_values(titles[title]))
+    evaluation = {"text": text, "tokens": int(tokens), "window": int(window), "dtype": dtype}
+    return Sweep.parse(
+        {"name": name, "model": model or DEFAULT_MODEL, "evaluation": evaluation, "policies": policies},
+        "sweep",
+    )
+
+
+def _values(name: str) -> dict[str, Any]:
+    method = METHODS[name]
+    setting = str(method.sweep_setting)
+    field = next(field for field in method.describe() if field.name == setting)
+    text = st.text_input(
+        f"{method.title}: {setting}", _DEFAULT_VALUES, key=f"values_{name}", bind="query-params",
+        help=f"{field.help} A list (0.3, 0.5) or a range first:last:step (0.1:0.9:0.1).",
+    )  # fmt: skip
+    values = values_of(text or "", f"{method.title}, {setting}")
+    if not values:
+        raise UserError(
+            f"{method.title} has no value of {setting}; give at least one, or leave the method out."
+        )
+    return {"method": name, setting: values}
+
+
+def _from_file() -> Sweep | None:
+    uploaded = st.file_uploader("A sweep file (YAML)", ["yaml", "yml"], key="sweep_file")
+    given = uploaded.getvalue().decode("utf-8", "replace") if uploaded else ""
+    pasted = st.text_area(
+        "or its text", given, height=220, key=f"sweep_text_{uploaded.file_id if uploaded else ''}"
+    )
+    return parse_yaml(pasted) if pasted and pasted.strip() else None
+
+
+def _pace(opened: OpenStore) -> Pace:
+    found = opened.store.rows("SELECT median(seconds / tokens) FROM results JOIN cells USING (cell_id)")
+    return Pace(None if not found or found[0][0] is None else float(found[0][0]))

@@ -1,0 +1,141 @@
+"""Measure this point now: a short run through the worker, paired with a dense run of its own."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from backend.errors import UserError
+from backend.evaluation.statistics import Estimate
+from backend.experiments import client
+from backend.experiments.cells import Evaluation
+from backend.experiments.sweep import Sweep
+from backend.figures import QUALITY, dense_point, point_label
+from backend.results import queries
+from backend.sparsity import METHODS, Policy
+from pages._shared.evaluation import Chosen
+from pages._shared.forms import settings_form
+from pages._shared.run_progress import UNFINISHED, show_progress
+from pages._shared.store import OpenStore
+from pages._shared.text import as_rise, with_error
+
+TOKENS = (512, 1_024, 2_048, 4_096, 8_192, 16_384)
+WINDOWS = (128, 256, 512, 1_024)
+POLL_SECONDS = 0.5
+_RUN = "measured_run"
+
+
+def measure_section(opened: OpenStore, chosen: Chosen) -> None:
+    """Show the form and, once a point was asked for, its run."""
+    _form(opened, chosen)
+    run_id = st.session_state.get(_RUN)
+    if run_id is None:
+        return
+    run = queries.run(opened.store, run_id)
+    unfinished = run is None or run.status in UNFINISHED
+    st.fragment(_result, run_every=POLL_SECONDS if unfinished else None)(opened, chosen, run_id, unfinished)
+
+
+@st.fragment
+def _form(opened: OpenStore, chosen: Chosen) -> None:
+    names = [name for name in METHODS if name != "dense"]
+    names.sort(key=lambda name: name != "dip")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        method = st.selectbox(
+            "Method", names, format_func=lambda name: METHODS[name].title, key="measure_method", width=220
+        )
+        by = st.segmented_control(
+            "Set it by", ["Density", "Own settings"], default="Density", key="measure_by", required=True
+        )
+        tokens = st.selectbox(
+            "Tokens", TOKENS, key="measure_tokens", width=110, format_func=lambda number: f"{number:,}"
+        )
+        window = st.selectbox(
+            "Window",
+            WINDOWS,
+            index=1,
+            key="measure_window",
+            width=110,
+            format_func=lambda number: f"{number:,}",
+        )
+    try:
+        policy = _policy(method, by)
+        sweep = _sweep(chosen, policy, tokens, window)
+    except UserError as error:
+        st.error(str(error), icon=":material/error:")
+        return
+    if st.button("Measure this point now", type="primary", icon=":material/bolt:", key="measure"):
+        try:
+            st.session_state[_RUN] = client.submit(opened.home, sweep, "point")
+        except UserError as error:
+            st.error(str(error), icon=":material/error:")
+            return
+        st.rerun()
+
+
+def _policy(method: str, by: str | None) -> Policy:
+    if by == "Own settings":
+        return settings_form(method, "measure")
+    policy = METHODS[method]
+    floor = policy.density_floor()
+    low = round(floor + 0.01, 2) if floor else 0.05
+    target = st.slider("MLP density", low, 1.0, max(low, 0.5), 0.01, key=f"measure_density_{method}")
+    if floor:
+        st.caption(f"{policy.title} reads at least {floor:.2f} of the MLP weights.")
+    return policy.at_density(float(target))
+
+
+def _sweep(chosen: Chosen, policy: Policy, tokens: int, window: int) -> Sweep:
+    asked = {"text": chosen.keys["text"], "tokens": tokens, "window": window, "dtype": chosen.keys["dtype"]}
+    evaluation = Evaluation.parse(asked, "evaluation")
+    entry = {"method": policy.name, **policy.canonical()}
+    entry = {key: [value] if isinstance(value, list) else value for key, value in entry.items()}
+    content = {"name": "point", "model": chosen.keys["model"], "evaluation": evaluation}
+    return Sweep.parse({**content, "policies": ({"method": "dense"}, entry)}, "point")
+
+
+def _result(opened: OpenStore, chosen: Chosen, run_id: str, unfinished: bool) -> None:
+    """Show the run as it is now; when it has ended, draw the whole page anew once."""
+    try:
+        opened.refresh(at_once=True)
+    except UserError as error:
+        st.error(str(error), icon=":material/error:")
+        return
+    run = queries.run(opened.store, run_id)
+    if run is None:
+        st.progress(0.0, text="Waiting for the worker.")
+        return
+    if unfinished and run.status not in UNFINISHED:
+        st.rerun()
+    with st.container(border=True):
+        show_progress(opened, run)
+        points = queries.points(opened.store, run_id=run_id)
+        sparse = points[points["policy"] != "dense"]
+        if not sparse.empty:
+            _card(sparse.iloc[0], dense_point(points), chosen)
+        st.page_link(
+            "pages/runs.py", label="This run", icon=":material/open_in_new:", query_params={"run": run_id}
+        )
+
+
+def _card(row: pd.Series, dense: pd.Series | None, chosen: Chosen) -> None:
+    stderr = None if pd.isna(row["delta_nll_stderr"]) else float(row["delta_nll_stderr"])
+    delta = Estimate(float(row["delta_nll"]), stderr, int(row["scored_tokens"]))
+    st.markdown(f"**{point_label(row['policy'], row['settings'])}** · {row['how']} in {row['seconds']:.1f} s")
+    with st.container(horizontal=True):
+        st.metric("MLP density", f"{row['mlp_density']:.3f}", width="content")
+        dense_shown = "" if dense is None else f" (dense {dense['perplexity']:.2f})"
+        st.metric("Perplexity" + dense_shown, f"{row['perplexity']:.2f}", width="content")
+        st.metric("Rise over dense, paired", as_rise(delta), width="content")
+        st.metric("ΔNLL, nats/token", with_error(delta, sign=True), width="content")
+        st.metric("KL, nats/token", QUALITY["kl"].show(row["kl"], row["kl_stderr"]), width="content")
+        st.metric(
+            "Agreement", QUALITY["agreement"].show(row["agreement"], row["agreement_stderr"]), width="content"
+        )
+    tokens, window = int(row["tokens"]), int(row["window"])
+    if (tokens, window) != (chosen.keys["tokens"], chosen.keys["window"]):
+        st.caption(
+            f"Measured on {tokens:,} tokens in {tokens // window} windows of {window:,}; the curves above on "
+            f"{chosen.keys['tokens']:,} in {chosen.windows} of {chosen.keys['window']:,}. Perplexities of the "
+            "two cannot be compared; the paired difference to dense can, within its error."
+        )

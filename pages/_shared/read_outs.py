@@ -1,0 +1,152 @@
+"""The sliders of the Trade-offs page: every method at one cost, and the cheapest point within a budget.
+
+They are fragments: a move of a slider draws their tables anew and leaves the big figure alone.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from backend.figures import (
+    COST,
+    QUALITY,
+    Feasible,
+    MethodReading,
+    Metric,
+    at_cost,
+    best_within_budget,
+    curves,
+    dense_point,
+    read_out,
+)
+from pages._shared.address import Address
+from pages._shared.evaluation import Chosen
+from pages._shared.figures import show_figure
+from pages._shared.store import OpenStore, windows
+from pages._shared.text import as_rise, shown, with_error
+
+SLIDER_KEYS = {"mlp_density": "density", "model_density": "model_density", "bytes_per_token": "megabytes"}
+_STATES = {
+    "measured": "measured",
+    "interpolated": "interpolated",
+    "cannot reach": "cannot reach this density",
+    "not measured": "not measured here",
+}
+
+
+@st.fragment
+def read_out_section(
+    opened: OpenStore, chosen: Chosen, methods: tuple[str, ...], quality: str, cost: str
+) -> None:
+    """Show a slider over the cost, and every method's values there."""
+    address, metric = Address(), COST[cost]
+    points = _of_methods(chosen.points, methods)
+    labels = {curve.label: curve.key for curve in curves(points)}
+    if not labels:
+        st.info("Choose a method to read out.")
+        return
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    with left:
+        at = _slider(address, chosen.points, metric)
+    with right:
+        reference = address.choice(
+            "Compare with", list(labels), "reference", help="Differences are paired by window."
+        )
+    readings = read_out(points, windows(opened, tuple(points["cell_id"])), at, cost, labels[reference])
+    dense = dense_point(points)
+    st.dataframe(
+        _read_out_table(readings, reference, metric),
+        hide_index=True,
+        key="read_out_table",
+        alt=f"Every method at {metric.label} {metric.format.format(at)}",
+        column_config={"Method": st.column_config.Column(pinned=True)},
+    )
+    st.caption(
+        "± one standard error over windows; perplexity's is that of the paired difference to dense. "
+        "Interpolated values lie between two measured points (monotone, window by window); the error of the "
+        "interpolation itself is not in the ±."
+    )
+    baseline = None if dense is None else float(dense[quality]) * QUALITY[quality].scale
+    spec = at_cost(readings, at, quality, cost, baseline)
+    if spec.series:
+        show_figure(spec, "at_cost", height=90 + 38 * len(spec.series), legend=False, paper=(5.5, 2.2))
+
+
+@st.fragment
+def budget_section(chosen: Chosen, methods: tuple[str, ...], cost: str) -> None:
+    """Show a slider over the budget, and each method's cheapest point that keeps to it."""
+    address, metric = Address(), COST[cost]
+    budget = address.number(
+        "Perplexity at most … % above dense", 0.25, 20.0, "budget", default=1.0, step=0.25
+    )
+    found = best_within_budget(_of_methods(chosen.points, methods), budget / 100, cost)
+    if not found:
+        st.info("The dense model was not measured here, so there is nothing to compare with.")
+        return
+    usable = [feasible for feasible in found if feasible.cell and feasible.curve.realisable]
+    if usable:
+        best = min(usable, key=lambda feasible: feasible.x or 0.0)
+        st.markdown(
+            f"**{best.curve.label}** goes lowest: {metric.label} **{metric.show(best.x)}** at "
+            f"{as_rise(best.delta_nll)} perplexity."
+        )
+    else:
+        st.markdown("No usable method that was measured keeps to this budget.")
+    st.dataframe(
+        pd.DataFrame([_budget_row(feasible, metric, chosen.points) for feasible in found]),
+        hide_index=True,
+        key="budget_table",
+        alt=f"Each method's cheapest point within {budget:g} % of dense perplexity",
+    )
+
+
+def _slider(address: Address, points: pd.DataFrame, metric: Metric) -> float:
+    values = metric.values(points)
+    if metric.scale == 1.0:
+        return address.number(
+            f"{metric.label} ({metric.unit})", 0.05, 1.0, SLIDER_KEYS[metric.name], default=0.5, step=0.01
+        )
+    low, high = float(int(values.min())), float(int(values.max()) + 1)
+    return address.number(
+        f"{metric.label} ({metric.unit})",
+        low,
+        high,
+        SLIDER_KEYS[metric.name],
+        default=(low + high) // 2,
+        step=1.0,
+    )
+
+
+def _of_methods(points: pd.DataFrame, methods: tuple[str, ...]) -> pd.DataFrame:
+    return points[points["policy"].isin([*methods, "dense"])]
+
+
+def _read_out_table(readings: list[MethodReading], reference: str, metric: Metric) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "Method": reading.curve.label,
+                "How": _STATES[reading.state],
+                metric.label: metric.show(reading.x),
+                "Perplexity ↓": shown(QUALITY["perplexity"], reading.perplexity),
+                "Rise over dense ↓": as_rise(reading.delta_nll),
+                "ΔNLL to dense ↓": with_error(reading.delta_nll, sign=True),
+                f"NLL − {reference}'s ↓": with_error(reading.against, sign=True),
+                "KL ↓": shown(QUALITY["kl"], reading.kl),
+                "Agreement ↑": shown(QUALITY["agreement"], reading.agreement),
+            }
+            for reading in readings
+        ]
+    )
+
+
+def _budget_row(feasible: Feasible, metric: Metric, points: pd.DataFrame) -> dict[str, str]:
+    settings = points.loc[points["cell_id"] == feasible.cell, "settings"]
+    return {
+        "Method": feasible.curve.label,
+        f"{metric.label} ↓": metric.show(feasible.x) if feasible.cell else "none measured",
+        "Rise over dense": as_rise(feasible.delta_nll),
+        "Settings": str(settings.iloc[0]).strip("{}").replace('"', "") if len(settings) else "–",
+        "Curve crosses at": f"{metric.show(feasible.crossing)} (interpolated)" if feasible.crossing else "–",
+    }

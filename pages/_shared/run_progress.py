@@ -1,0 +1,61 @@
+"""How a run is getting on, as pages show it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import streamlit as st
+
+from backend.experiments import client
+from backend.home import Home
+from backend.results import queries
+from backend.results.queries import StoredRun
+from pages._shared.store import OpenStore
+from pages._shared.text import duration
+
+Colour = Literal["blue", "green", "orange", "red", "gray"]
+STATUS: dict[str, tuple[str, Colour]] = {
+    "queued": (":material/hourglass:", "gray"),
+    "running": (":material/autorenew:", "blue"),
+    "paused": (":material/pause:", "orange"),
+    "done": (":material/check:", "green"),
+    "cancelled": (":material/close:", "gray"),
+    "failed": (":material/error:", "red"),
+    "interrupted": (":material/power_off:", "orange"),
+}
+UNFINISHED = ("queued", "running", "paused")
+WORKER = {
+    "absent": "The worker is not running; it starts with the next run.",
+    "starting": "The worker is starting.",
+    "idle": "The worker is ready, with the model warm.",
+    "running": "The worker is running",
+}
+
+
+def status_badge(status: str) -> None:
+    """Show a run's status as a badge with an icon."""
+    icon, colour = STATUS.get(status, (":material/help:", "gray"))
+    st.badge(status, icon=icon, color=colour)
+
+
+def show_progress(opened: OpenStore, run: StoredRun) -> None:
+    """Show the progress bar of a run that has not ended, or how it ended."""
+    if run.status not in UNFINISHED:
+        if run.message:
+            st.caption(run.message)
+        return
+    said: dict[str, Any] = queries.progress(opened.store, run.run_id) or {}
+    done, total = int(said.get("done") or 0), int(said.get("total") or 0)
+    if run.status == "queued":
+        st.progress(0.0, text="Waiting for the worker.")
+    elif not total:
+        st.progress(0.0, text="Loading the model and the text.")
+    else:
+        left = "paused" if run.status == "paused" else f"about {duration(said.get('seconds_left'))} left"
+        st.progress(min(1.0, done / total), text=f"{done:,} of {total:,} windows · {left}")
+
+
+def worker_sentence(home: Home) -> str:
+    """Return what the worker is doing, in a sentence."""
+    status = client.worker_status(home)
+    return f"{WORKER['running']} {status.run}." if status.state == "running" else WORKER[status.state]

@@ -1,0 +1,175 @@
+"""Methods: each method's equations, paper, settings and limits, from the registry."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from backend.figures import Axis, FigureSpec, Series, style_of
+from backend.sparsity import METHODS, Policy
+from pages._shared.address import Address
+from pages._shared.figures import show_figure
+from pages._shared.forms import range_text
+
+_SITES = {
+    "mlp_in": "MLP input",
+    "mlp_mid": "MLP neurons",
+    "attn_in": "attention input",
+    "attn_out": "attention output",
+}
+_HOW = r"""
+Everything here is read from the registry that the experiments run from. A **site** is a place where
+weights can be skipped: a mask over the MLP's input skips columns of $W_g$ and $W_u$, one over its
+neurons skips rows of $W_g$ or $W_u$ and columns of $W_d$. What a method **needs** is computed for all
+neurons before they are chosen, and so counts as read: that is its **floor**. **Label-free** methods do
+not look at the token being predicted; **realisable** ones spend less on the mask than it saves. A
+method that is not both is an oracle. $T_k(s)$ is the mask of the $k$ largest entries of $s$, for each
+token, ties broken by the lower index; $\rho$ is the share kept.
+"""
+
+
+def _overview() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "Method": method.title,
+                "Name": name,
+                "Usable": method.realisable and method.label_free,
+                "Density floor": method.density_floor(),
+                "Swept by": method.sweep_setting or "–",
+                "Sites": _sites(method),
+                "Paper": method.paper or "–",
+            }
+            for name, method in METHODS.items()
+        ]
+    )
+
+
+def _sites(method: type[Policy]) -> str:
+    return ", ".join(_SITES[site] for site in method.sites()) or "none"
+
+
+def _density_figure() -> FigureSpec:
+    """Return which share of the MLP weights each method reads, by its sweep setting."""
+    grid = [round(0.1 * step, 1) for step in range(1, 11)]
+    series = []
+    for name, method in METHODS.items():
+        if method.sweep_setting is None:
+            continue
+        densities = [method.parse({method.sweep_setting: x}, name).expected_density() for x in grid]
+        known = [(x, y) for x, y in zip(grid, densities, strict=True) if y is not None]
+        label = f"{method.title} (by {method.sweep_setting})"
+        series.append(
+            Series(
+                name=name,
+                label=label if method.realisable else f"{label} (oracle)",
+                style=style_of(name),
+                x=tuple(x for x, _ in known),
+                y=tuple(y for _, y in known),
+                details=tuple(f"{label} {x:g}\nMLP density {y:.3f}" for x, y in known),
+            )
+        )
+    return FigureSpec(
+        title="MLP density by setting",
+        x=Axis(label="Setting", unit="keep or density", range=(0.0, 1.03)),
+        y=Axis(label="MLP density", unit="share of MLP weights read", better="lower", range=(0.0, 1.05)),
+        series=tuple(series),
+        note="By formula. What a method reads before it has chosen its neurons is its floor.",
+    )
+
+
+def _detail(name: str) -> None:
+    method = METHODS[name]
+    st.header(method.title, anchor=name)
+    st.markdown(method.summary)
+    with st.container(horizontal=True):
+        oracle = not (method.realisable and method.label_free)
+        st.badge(
+            "oracle" if oracle else "usable", color="orange" if oracle else "green", icon=_icon(not oracle)
+        )
+        st.badge("label-free" if method.label_free else "looks at the label", icon=_icon(method.label_free))
+        st.badge("realisable" if method.realisable else "not realisable", icon=_icon(method.realisable))
+    left, right = st.columns(2)
+    with left:
+        st.markdown("**Masks**")
+        st.latex(method.equation)
+    with right:
+        st.markdown("**MLP density**")
+        st.latex(method.density_formula)
+    if method.limits:
+        st.markdown(f"**Limits.** {method.limits}")
+    needs = ", ".join(sorted(method.needs)) or "nothing"
+    floor = f"MLP density {method.density_floor():.3g}"
+    st.markdown(f"**Sites.** {_sites(method)}. **Needs before it chooses.** {needs}. **Floor.** {floor}.")
+    if method.paper:
+        st.markdown(f"**Paper.** {_linked(method.paper)}")
+    st.markdown("**Settings**")
+    fields = method.describe()
+    if not fields:
+        st.caption("None.")
+        return
+    rows = [
+        {
+            "Setting": field.name,
+            "Symbol": field.symbol or "–",
+            "Range": range_text(field) or "–",
+            "Unit": field.unit or "–",
+            "Default": "off" if field.default is None else str(field.default),
+            "Swept": field.name == method.sweep_setting,
+            "What it does": field.help,
+        }
+        for field in fields
+    ]
+    st.dataframe(pd.DataFrame(rows), hide_index=True, alt=f"Settings of {method.title}", key="settings")
+
+
+def _linked(paper: str) -> str:
+    """Turn arXiv numbers into links."""
+    words = paper.split(" ")
+    for index, word in enumerate(words):
+        number = word.rstrip(";,.")
+        if index and words[index - 1] == "arXiv" and number.replace(".", "").isdigit():
+            words[index] = f"[{number}](https://arxiv.org/abs/{number}){word.removeprefix(number)}"
+    return " ".join(words)
+
+
+def _icon(good: bool) -> str:
+    return ":material/check:" if good else ":material/close:"
+
+
+def page() -> None:
+    """Draw the page."""
+    st.title("Methods")
+    st.markdown("What each method computes, reads and can be set to.")
+    address = Address()
+    overview = _overview()
+    st.dataframe(
+        overview,
+        hide_index=True,
+        alt="All methods",
+        key="overview",
+        column_config={
+            "Method": st.column_config.Column(pinned=True),
+            "Density floor": st.column_config.NumberColumn(
+                format="%.3f", help="Lowest MLP density it can reach"
+            ),
+            "Usable": st.column_config.CheckboxColumn(help="Label-free and realisable"),
+        },
+    )
+    st.download_button(
+        "Methods as CSV",
+        lambda: overview.to_csv(index=False).encode(),
+        "methods.csv",
+        "text/csv",
+        on_click="ignore",
+        icon=":material/download:",
+    )
+    titles = {method.title: name for name, method in METHODS.items()}
+    _detail(titles[address.choice("Method", list(titles), "method", default=METHODS["dip"].title)])
+    st.header("What a setting reads")
+    show_figure(_density_figure(), "density")
+    with st.expander("How is this computed?", icon=":material/help:"):
+        st.markdown(_HOW)
+
+
+page()

@@ -1,0 +1,118 @@
+"""Trade-offs: quality against what is read, every method on the same model, text and device."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from backend.figures import COST, QUALITY, STYLES, FigureSpec, TradeOffOptions, point_label, trade_off
+from backend.figures.curves import title_of
+from backend.figures.metrics import ALL
+from pages._shared.address import Address
+from pages._shared.evaluation import Chosen, choose_evaluation, model_note
+from pages._shared.figures import show_figure
+from pages._shared.measure import measure_section
+from pages._shared.point_cards import point_cards
+from pages._shared.read_outs import budget_section, read_out_section
+from pages._shared.store import open_store
+
+_HOW = r"""
+- **Perplexity** is $\exp$ of the mean negative log-likelihood (NLL) over all scored tokens; a window's
+  first token is not scored. **ΔNLL** is the NLL minus the dense model's on the same window; its
+  standard error comes from the spread over windows. Texts vary far more than methods do, so only paired
+  differences tell methods apart.
+- **KL** is $\mathrm{KL}(p_\mathrm{dense} \Vert p_\mathrm{sparse})$ a token; **agreement** the share of
+  tokens whose most likely next token is the dense model's.
+- **MLP density** is the share of MLP weights read, averaged over tokens and layers, as measured from
+  the masks that ran. A projection without a mask counts as 1. **Model density** counts all weights that
+  a dense token reads.
+- The **front** is drawn over usable methods only. An **oracle** looks at what it counts as skipped: it
+  is an upper bound, and is never on the front.
+- Between two measured points a value is **interpolated** (monotone cubic, PCHIP, for each window, then
+  averaged). Every curve ends in the dense model, which each method equals at density 1.
+"""
+
+
+def _options(address: Address, chosen: Chosen) -> TradeOffOptions:
+    """Show the figure's controls and return what they say."""
+    present = set(chosen.points["policy"]) - {"dense"}
+    order = [*STYLES, *sorted(present - set(STYLES))]
+    names = {title_of(name): name for name in order if name in present}
+    quality_names = {metric.label: name for name, metric in QUALITY.items()}
+    cost_names = {metric.label: name for name, metric in COST.items()}
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        quality = quality_names[
+            address.choice("Quality (vertical)", list(quality_names), "quality", width=260)
+        ]
+        cost = cost_names[address.choice("Cost (horizontal)", list(cost_names), "cost", width=180)]
+        views = [*QUALITY[quality].views, ALL]
+        view = address.segments(
+            "Range",
+            views,
+            "range",
+            default="Wide",
+            help="How far from the dense model the vertical axis reaches.",
+        )
+        log = address.toggle("Log scale", "log")
+        dominated = address.toggle("Dominated points", "dominated", default=True)
+    methods = address.several("Methods", list(names), "methods", default=list(names))
+    chosen_names = tuple(names[title] for title in methods)
+    return TradeOffOptions(quality, cost, chosen_names, log, view, dominated)
+
+
+def _figure(spec: FigureSpec, labels: dict[str, str]) -> None:
+    """Draw the big figure; what is clicked in it is copied into the control of chosen points."""
+
+    def take_selection() -> None:
+        selected = st.session_state["trade_off"]["selection"]["points"]
+        cells = [point["customdata"] for point in selected if "customdata" in point]
+        cells = [cell[0] if isinstance(cell, list) else cell for cell in cells]
+        if cells:
+            st.session_state["points"] = [labels[cell] for cell in dict.fromkeys(cells) if cell in labels]
+
+    show_figure(spec, "trade_off", on_select=take_selection, selection_mode="points")
+
+
+def page() -> None:
+    """Draw the page."""
+    st.title("Trade-offs")
+    st.markdown("What each method costs in quality for the weights it does not read. Drag, click, measure.")
+    opened = open_store()
+    address = Address()
+    chosen = choose_evaluation(opened, address)
+    options = _options(address, chosen)
+    labels = _labels(chosen)
+    _figure(trade_off(chosen.points, options), labels)
+    methods = options.methods or ()
+
+    st.header("At one density" if options.cost != "bytes_per_token" else "At one number of bytes")
+    read_out_section(opened, chosen, methods, options.quality, options.cost)
+    st.header("Within a budget")
+    budget_section(chosen, methods, options.cost)
+    st.header("Measure a point")
+    measure_section(opened, chosen)
+    st.header("Compare points")
+    picked = address.several(
+        "Points",
+        list(labels.values()),
+        "points",
+        placeholder="Click points in the figure (shift adds), or choose here",
+    )
+    cells = [cell for cell, label in labels.items() if label in picked]
+    if cells:
+        point_cards(opened, chosen.points[chosen.points["cell_id"].isin(cells)])
+    with st.expander("How is this computed?", icon=":material/help:"):
+        st.markdown(_HOW)
+        st.markdown(model_note(str(chosen.keys["model"])))
+
+
+def _labels(chosen: Chosen) -> dict[str, str]:
+    """Return each cell's name, each name once."""
+    rows = chosen.points[["cell_id", "policy", "settings"]].itertuples(index=False)
+    labels = {str(cell): point_label(str(policy), str(settings)) for cell, policy, settings in rows}
+    seen = list(labels.values())
+    return {
+        cell: label if seen.count(label) == 1 else f"{label} ({cell[:6]})" for cell, label in labels.items()
+    }
+
+
+page()
