@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import streamlit as st
 
+from pages._shared.navigation import by_app
+
 st.set_page_config(page_title="Sparsity Lens", page_icon="🔎", layout="wide")
-st.navigation(
+current = st.navigation(
     [
         st.Page("pages/home.py", title="Home", icon=":material/home:", default=True),
         st.Page("pages/trade_offs.py", title="Trade-offs", icon=":material/monitoring:"),
         st.Page("pages/runs.py", title="Runs", icon=":material/play_circle:"),
         st.Page("pages/methods.py", title="Methods", icon=":material/function:"),
     ]
-).run()
+)
+with by_app():
+    current.run()

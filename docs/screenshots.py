@@ -1,7 +1,7 @@
 """Screenshots of every page: starts the app on a home folder and writes PNGs.
 
-    python docs/screenshots.py --home data/home -o docs            # the README's: docs/trade-offs.png, light
-    python docs/screenshots.py --home data/home -o /tmp/shots --all     # light, dark and narrow, to look at
+python docs/screenshots.py --home data/home -o docs            # the README's: docs/trade-offs.png, light
+python docs/screenshots.py --home data/home -o /tmp/shots --all     # light, dark and narrow, to look at
 """
 
 from __future__ import annotations
@@ -55,17 +55,19 @@ def settle(page: Page) -> None:
     """Wait until a page has been drawn: the script has ended and its charts are there."""
     page.wait_for_selector("[data-testid=stAppViewContainer] h1", timeout=CHART_MILLISECONDS)
     page.wait_for_function(
-        "!document.querySelector('[data-testid=stStatusWidget]') && !document.querySelector('[data-testid=stSkeleton]')",
+        "!document.querySelector('[data-testid=stStatusWidget], [data-testid=stSkeleton]')",
         timeout=CHART_MILLISECONDS,
     )
     page.wait_for_function(
-        "[...document.querySelectorAll('[data-testid=stPlotlyChart]')].every(e => e.querySelector('svg.main-svg'))",
+        "[...document.querySelectorAll('[data-testid=stPlotlyChart]')].every(e => e.querySelector('.main-svg'))",
         timeout=CHART_MILLISECONDS,
     )
     page.wait_for_timeout(700)
 
 
-def shoot(browser: Browser, address: str, path: Path, *, dark: bool, width: int, height: int, whole: bool) -> None:
+def shoot(
+    browser: Browser, address: str, path: Path, *, dark: bool, width: int, height: int, whole: bool
+) -> None:
     """Open an address and write its picture.
 
     Args:
@@ -77,7 +79,9 @@ def shoot(browser: Browser, address: str, path: Path, *, dark: bool, width: int,
         height: Pixels of the window.
         whole: The whole page, not only what the window shows.
     """
-    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light")
+    page = browser.new_page(
+        viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
+    )
     page.goto(address)
     settle(page)
     if whole:
@@ -90,9 +94,13 @@ def shoot(browser: Browser, address: str, path: Path, *, dark: bool, width: int,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--home", type=Path, required=True, help="home folder with results")
-    parser.add_argument("-o", "--output", type=Path, default=REPOSITORY / "docs", help="folder of the pictures")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=REPOSITORY / "docs", help="folder of the pictures"
+    )
     parser.add_argument("--all", action="store_true", help="every page: light, dark and narrow, whole")
     parser.add_argument("--page", choices=list(PAGES), help="only this page")
     asked = parser.parse_args()
@@ -104,16 +112,25 @@ def main() -> None:
             shoot(browser, f"{base}/trade_offs", path, dark=False, width=1280, height=1000, whole=False)
         else:
             for name in [asked.page] if asked.page else PAGES:
-                for variant, dark, width in (("light", False, 1280), ("dark", True, 1280), ("narrow", False, 390)):
+                for variant, dark, width in (
+                    ("light", False, 1280),
+                    ("dark", True, 1280),
+                    ("narrow", False, 390),
+                ):
                     path = asked.output / f"{name}-{variant}.png"
-                    shoot(browser, f"{base}/{PAGES[name]}", path, dark=dark, width=width, height=900, whole=True)
+                    shoot(
+                        browser, f"{base}/{PAGES[name]}", path, dark=dark, width=width, height=900, whole=True
+                    )
         browser.close()
 
 
 def _wait_until_up(address: str) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        with contextlib.suppress(urllib.error.URLError, ConnectionError), urllib.request.urlopen(address, timeout=2):
+        with (
+            contextlib.suppress(urllib.error.URLError, ConnectionError),
+            urllib.request.urlopen(address, timeout=2),
+        ):
             return
         time.sleep(0.2)
     raise RuntimeError(f"The app did not come up at {address}.")

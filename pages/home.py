@@ -10,6 +10,7 @@ from backend.figures.findings import Finding, findings
 from backend.models import CATALOG, DEFAULT_MODEL
 from pages._shared.evaluation import Chosen, first_evaluation, model_note, say_empty
 from pages._shared.figures import show_figure
+from pages._shared.navigation import draw
 from pages._shared.run_progress import worker_sentence
 from pages._shared.store import OpenStore, evaluations, open_store, runs, windows
 from pages._shared.text import ago
@@ -51,10 +52,12 @@ def _show_finding(finding: Finding, place: int) -> None:
         show_figure(finding.spec, f"finding_{place}", height=330, paper=(3.25, 2.6))
 
 
-@st.cache_data(show_spinner=False, max_entries=8)
-def _findings(_opened: OpenStore, _chosen: Chosen, root: str, version: int) -> list[Finding]:
+def _compute(_opened: OpenStore, _chosen: Chosen, root: str, version: int) -> list[Finding]:
     points = _chosen.points
     return findings(points, windows(_opened, tuple(points["cell_id"])))
+
+
+_findings = st.cache_resource(_compute, show_spinner=False, max_entries=8)
 
 
 def _last_runs(table: pd.DataFrame) -> None:
@@ -89,7 +92,7 @@ def page() -> None:
     if chosen is None:
         say_empty()
         return
-    found = _findings(opened, chosen, str(opened.home.root), opened.store.version)
+    found: list[Finding] = _findings(opened, chosen, str(opened.home.root), opened.store.version)
     st.header("What the results say")
     st.caption(f"Computed from {len(chosen.points)} stored points: {chosen.label}.")
     if not found:
@@ -104,4 +107,4 @@ def page() -> None:
         st.markdown(_HOW)
 
 
-page()
+draw(page)

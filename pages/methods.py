@@ -10,6 +10,7 @@ from backend.sparsity import METHODS, Policy
 from pages._shared.address import Address
 from pages._shared.figures import show_figure
 from pages._shared.forms import range_text
+from pages._shared.navigation import draw
 
 _SITES = {
     "mlp_in": "MLP input",
@@ -172,4 +173,4 @@ def page() -> None:
         st.markdown(_HOW)
 
 
-page()
+draw(page)

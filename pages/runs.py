@@ -14,6 +14,7 @@ from backend.results.export import to_bytes
 from backend.results.queries import StoredRun
 from pages._shared.address import Address
 from pages._shared.compose import compose, to_yaml
+from pages._shared.navigation import draw
 from pages._shared.run_progress import UNFINISHED, show_progress, status_badge, worker_sentence
 from pages._shared.store import OpenStore, open_store, runs
 from pages._shared.text import ago, duration
@@ -55,8 +56,8 @@ def _table(opened: OpenStore) -> None:
             st.session_state["run"] = ids[rows[0]]
 
     st.dataframe(
-        shown, hide_index=True, key="runs_table", alt="All runs", on_select=choose, selection_mode="single-row",
-        height=min(38 + 35 * len(shown), 320),
+        shown, hide_index=True, key="runs_table", alt="All runs",
+        on_select=choose, selection_mode="single-row", height=min(38 + 35 * len(shown), 320),
     )  # fmt: skip
 
 
@@ -194,4 +195,4 @@ def page() -> None:
         st.markdown(_HOW)
 
 
-page()
+draw(page)

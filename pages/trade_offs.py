@@ -11,6 +11,7 @@ from pages._shared.address import Address
 from pages._shared.evaluation import Chosen, choose_evaluation, model_note
 from pages._shared.figures import show_figure
 from pages._shared.measure import measure_section
+from pages._shared.navigation import draw
 from pages._shared.point_cards import point_cards
 from pages._shared.read_outs import budget_section, read_out_section
 from pages._shared.store import open_store
@@ -85,9 +86,9 @@ def page() -> None:
     methods = options.methods or ()
 
     st.header("At one density" if options.cost != "bytes_per_token" else "At one number of bytes")
-    read_out_section(opened, chosen, methods, options.quality, options.cost)
+    st.fragment(read_out_section)(opened, chosen, methods, options.quality, options.cost)
     st.header("Within a budget")
-    budget_section(chosen, methods, options.cost)
+    st.fragment(budget_section)(chosen, methods, options.cost)
     st.header("Measure a point")
     measure_section(opened, chosen)
     st.header("Compare points")
@@ -115,4 +116,4 @@ def _labels(chosen: Chosen) -> dict[str, str]:
     }
 
 
-page()
+draw(page)

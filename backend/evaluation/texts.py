@@ -90,7 +90,9 @@ def _wikitext2(data_root: Path | None) -> bytes:
 def _wikitext2_from_hub() -> bytes:
     import pyarrow.parquet as pq
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # its warnings would stand beside our sentence
     try:
         path = hf_hub_download(
             "Salesforce/wikitext", "wikitext-2-raw-v1/test-00000-of-00001.parquet", repo_type="dataset"

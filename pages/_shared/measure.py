@@ -27,7 +27,7 @@ _RUN = "measured_run"
 
 def measure_section(opened: OpenStore, chosen: Chosen) -> None:
     """Show the form and, once a point was asked for, its run."""
-    _form(opened, chosen)
+    st.fragment(_form)(opened, chosen)
     run_id = st.session_state.get(_RUN)
     if run_id is None:
         return
@@ -36,7 +36,6 @@ def measure_section(opened: OpenStore, chosen: Chosen) -> None:
     st.fragment(_result, run_every=POLL_SECONDS if unfinished else None)(opened, chosen, run_id, unfinished)
 
 
-@st.fragment
 def _form(opened: OpenStore, chosen: Chosen) -> None:
     names = [name for name in METHODS if name != "dense"]
     names.sort(key=lambda name: name != "dip")
@@ -136,6 +135,6 @@ def _card(row: pd.Series, dense: pd.Series | None, chosen: Chosen) -> None:
     if (tokens, window) != (chosen.keys["tokens"], chosen.keys["window"]):
         st.caption(
             f"Measured on {tokens:,} tokens in {tokens // window} windows of {window:,}; the curves above on "
-            f"{chosen.keys['tokens']:,} in {chosen.windows} of {chosen.keys['window']:,}. Perplexities of the "
-            "two cannot be compared; the paired difference to dense can, within its error."
+            f"{chosen.keys['tokens']:,} in {chosen.windows} of {chosen.keys['window']:,}. "
+            "The perplexities cannot be compared; the paired difference to dense can, within its error."
         )

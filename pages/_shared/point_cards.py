@@ -35,7 +35,7 @@ def _card(opened: OpenStore, row: pd.Series, run: StoredRun | None) -> None:
     st.markdown(f"**{point_label(row['policy'], row['settings'])}**")
     st.caption(f"Cell `{row['cell_id']}`, {row['at']:%d %b %Y %H:%M} UTC, {row['seconds'] or 0:.0f} s")
     found = queries.find(opened.store, str(row["cell_id"]))
-    measured = [dict(measurement) for measurement in found.measurements] if found else []
+    measured = found.measurements if found else []
     table = pd.DataFrame(
         {
             "Metric": [_words(m["metric"]) for m in measured],

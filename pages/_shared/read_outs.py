@@ -35,7 +35,6 @@ _STATES = {
 }
 
 
-@st.fragment
 def read_out_section(
     opened: OpenStore, chosen: Chosen, methods: tuple[str, ...], quality: str, cost: str
 ) -> None:
@@ -73,7 +72,6 @@ def read_out_section(
         show_figure(spec, "at_cost", height=90 + 38 * len(spec.series), legend=False, paper=(5.5, 2.2))
 
 
-@st.fragment
 def budget_section(chosen: Chosen, methods: tuple[str, ...], cost: str) -> None:
     """Show a slider over the budget, and each method's cheapest point that keeps to it."""
     address, metric = Address(), COST[cost]

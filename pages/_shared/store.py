@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -40,7 +41,7 @@ class OpenStore:
 def open_store() -> OpenStore:
     """Return the store, brought up to date; if it cannot be had, the page says why and stops."""
     try:
-        opened = _open(str(Home.resolve().root))
+        opened: OpenStore = _opened_store(str(Home.resolve().root))
         opened.refresh()
     except StoreBusy as busy:
         st.error(f"{busy}", icon=":material/lock:")
@@ -57,9 +58,6 @@ def open_store() -> OpenStore:
     return opened
 
 
-@st.cache_resource(
-    show_spinner="Opening the results …", max_entries=4, on_release=lambda opened: opened.store.close()
-)
 def _open(root: str) -> OpenStore:
     home = Home.resolve(root)
     return OpenStore(home, Store.open(home))
@@ -67,45 +65,56 @@ def _open(root: str) -> OpenStore:
 
 def evaluations(opened: OpenStore) -> pd.DataFrame:
     """Return what was evaluated, those with most cells first."""
-    return _evaluations(opened, str(opened.home.root), opened.store.version)
+    found: pd.DataFrame = _evaluations(opened, str(opened.home.root), opened.store.version)
+    return found
 
 
 def points(opened: OpenStore, evaluation: dict[str, object]) -> pd.DataFrame:
     """Return the points of one evaluation (the columns of ``EVALUATION_KEYS`` to their values)."""
-    return _points(opened, str(opened.home.root), opened.store.version, tuple(sorted(evaluation.items())))
+    found: pd.DataFrame = _points(
+        opened, str(opened.home.root), opened.store.version, tuple(sorted(evaluation.items()))
+    )
+    return found
 
 
 def windows(opened: OpenStore, cells: tuple[str, ...]) -> dict[str, pd.DataFrame]:
     """Return the window values of these cells, by metric."""
-    return _windows(opened, str(opened.home.root), opened.store.version, cells)
+    found: dict[str, pd.DataFrame] = _windows(opened, str(opened.home.root), opened.store.version, cells)
+    return found
 
 
 def runs(opened: OpenStore) -> pd.DataFrame:
     """Return all runs, the newest first."""
-    return _runs(opened, str(opened.home.root), opened.store.version)
+    found: pd.DataFrame = _runs(opened, str(opened.home.root), opened.store.version)
+    return found
 
 
-# The caches are keyed by the store's version, a number: hashing the frames would cost more than the queries.
-# cache_resource hands out the same frames without copying them; no page changes one.
-
-
-@st.cache_resource(show_spinner=False, max_entries=8)
-def _evaluations(_opened: OpenStore, root: str, version: int) -> pd.DataFrame:
+def _query_evaluations(_opened: OpenStore, root: str, version: int) -> pd.DataFrame:
     return queries.evaluations(_opened.store)
 
 
-@st.cache_resource(show_spinner=False, max_entries=16)
-def _points(
-    _opened: OpenStore, root: str, version: int, chosen: tuple[tuple[str, object], ...]
+def _query_points(
+    _opened: OpenStore, root: str, version: int, chosen: tuple[tuple[str, Any], ...]
 ) -> pd.DataFrame:
-    return queries.points(_opened.store, **dict(chosen))  # type: ignore[arg-type]
+    return queries.points(_opened.store, **dict(chosen))
 
 
-@st.cache_resource(show_spinner=False, max_entries=16)
-def _windows(_opened: OpenStore, root: str, version: int, cells: tuple[str, ...]) -> dict[str, pd.DataFrame]:
+def _query_windows(
+    _opened: OpenStore, root: str, version: int, cells: tuple[str, ...]
+) -> dict[str, pd.DataFrame]:
     return {metric: queries.window_values(_opened.store, cells, metric) for metric in WINDOW_METRICS}
 
 
-@st.cache_resource(show_spinner=False, max_entries=4)
-def _runs(_opened: OpenStore, root: str, version: int) -> pd.DataFrame:
+def _query_runs(_opened: OpenStore, root: str, version: int) -> pd.DataFrame:
     return queries.runs(_opened.store)
+
+
+# Keyed by the store's version, a number: hashing the frames would cost more than the queries. cache_resource
+# hands out the same frames without copying them; no page changes one.
+_opened_store = st.cache_resource(
+    _open, show_spinner="Opening the results …", max_entries=4, on_release=lambda opened: opened.store.close()
+)
+_evaluations = st.cache_resource(_query_evaluations, show_spinner=False, max_entries=8)
+_points = st.cache_resource(_query_points, show_spinner=False, max_entries=16)
+_windows = st.cache_resource(_query_windows, show_spinner=False, max_entries=16)
+_runs = st.cache_resource(_query_runs, show_spinner=False, max_entries=4)
