@@ -6,7 +6,7 @@ import streamlit as st
 
 from pages._shared.navigation import by_app
 
-st.set_page_config(page_title="Sparsity Lens", page_icon="🔎", layout="wide")
+st.set_page_config(page_title="Sparsity Lens", page_icon="🔎", layout="wide", initial_sidebar_state=220)
 current = st.navigation(
     [
         st.Page("pages/home.py", title="Home", icon=":material/home:", default=True),

@@ -31,9 +31,8 @@ def main() -> None:
     seconds = [point(home, 0.4 + offset + number / 20) for number in range(arguments.points + 1)]
     print(f"first point, worker {before}: {seconds[0]:.2f} s")
     later = sorted(seconds[1:])
-    print(
-        f"warm worker, {len(later)} points: median {statistics.median(later):.2f} s, worst {later[-1]:.2f} s (aim ≤ 5 s)"
-    )
+    median = statistics.median(later)
+    print(f"warm worker, {len(later)} points: median {median:.2f} s, worst {later[-1]:.2f} s (aim ≤ 5 s)")
     if before == "absent" and (pid := client.worker_status(home).pid):
         os.kill(pid, signal.SIGTERM)
 

@@ -34,9 +34,8 @@ def main() -> None:
         start = time.perf_counter()
         home = Home.resolve(Path(folder) / "home")
         resolve("smollm2-135m", home, lambda message, _share: steps.add(message))
-        print(
-            f"download, check and conversion  {time.perf_counter() - start:5.1f} s, {len(steps)} steps shown (aim ≤ 90 s)"
-        )
+        seconds = time.perf_counter() - start
+        print(f"download, check and conversion  {seconds:5.1f} s, {len(steps)} steps shown (aim ≤ 90 s)")
         done = subprocess.run(
             [sys.executable, "-c", LOAD, str(home.root)],
             capture_output=True,

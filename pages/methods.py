@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import streamlit as st
 
@@ -51,31 +53,34 @@ def _sites(method: type[Policy]) -> str:
 
 
 def _density_figure() -> FigureSpec:
-    """Return which share of the MLP weights each method reads, by its sweep setting."""
+    """Return which share of the MLP weights methods read, by their sweep setting; equal ones are one line."""
     grid = [round(0.1 * step, 1) for step in range(1, 11)]
-    series = []
+    alike: dict[tuple[float, ...], list[str]] = {}
     for name, method in METHODS.items():
-        if method.sweep_setting is None:
-            continue
-        densities = [method.parse({method.sweep_setting: x}, name).expected_density() for x in grid]
-        known = [(x, y) for x, y in zip(grid, densities, strict=True) if y is not None]
-        label = f"{method.title} (by {method.sweep_setting})"
-        series.append(
-            Series(
-                name=name,
-                label=label if method.realisable else f"{label} (oracle)",
-                style=style_of(name),
-                x=tuple(x for x, _ in known),
-                y=tuple(y for _, y in known),
-                details=tuple(f"{label} {x:g}\nMLP density {y:.3f}" for x, y in known),
-            )
+        if method.sweep_setting is not None:
+            read = [method.parse({method.sweep_setting: x}, name).expected_density() for x in grid]
+            known = tuple(density for density in read if density is not None)
+            if len(known) == len(grid):
+                alike.setdefault(known, []).append(name)
+    series = tuple(
+        Series(
+            name=names[0],
+            label=", ".join(METHODS[name].title for name in names),
+            style=style_of(names[0]),
+            x=tuple(grid),
+            y=densities,
+            details=tuple(
+                f"{x:g} reads {y:.3f} of the MLP weights" for x, y in zip(grid, densities, strict=True)
+            ),
         )
+        for densities, names in alike.items()
+    )
     return FigureSpec(
         title="MLP density by setting",
-        x=Axis(label="Setting", unit="keep or density", range=(0.0, 1.03)),
+        x=Axis(label="Setting", unit="keep; density for DIP", range=(0.0, 1.03)),
         y=Axis(label="MLP density", unit="share of MLP weights read", better="lower", range=(0.0, 1.05)),
-        series=tuple(series),
-        note="By formula. What a method reads before it has chosen its neurons is its floor.",
+        series=series,
+        note="By formula. Where a line ends on the left is near the method's floor.",
     )
 
 
@@ -90,13 +95,9 @@ def _detail(name: str) -> None:
         )
         st.badge("label-free" if method.label_free else "looks at the label", icon=_icon(method.label_free))
         st.badge("realisable" if method.realisable else "not realisable", icon=_icon(method.realisable))
-    left, right = st.columns(2)
-    with left:
-        st.markdown("**Masks**")
-        st.latex(method.equation)
-    with right:
-        st.markdown("**MLP density**")
-        st.latex(method.density_formula)
+    st.latex(
+        rf"\begin{{aligned}}{_lines(method.equation)}\\ &\text{{MLP density}} = {method.density_formula}\end{{aligned}}"
+    )
     if method.limits:
         st.markdown(f"**Limits.** {method.limits}")
     needs = ", ".join(sorted(method.needs)) or "nothing"
@@ -116,12 +117,17 @@ def _detail(name: str) -> None:
             "Range": range_text(field) or "–",
             "Unit": field.unit or "–",
             "Default": "off" if field.default is None else str(field.default),
-            "Swept": field.name == method.sweep_setting,
+            "Swept": "yes" if field.name == method.sweep_setting else "",
             "What it does": field.help,
         }
         for field in fields
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, alt=f"Settings of {method.title}", key="settings")
+    st.table(pd.DataFrame(rows), hide_index=True, border="horizontal", alt=f"Settings of {method.title}")
+
+
+def _lines(equation: str) -> str:
+    """Put each of the equations that a comma and a space part on a line of its own."""
+    return "&" + re.sub(r",\\(?:quad|,|;|\s)\s*", r"\\\\ &", equation)
 
 
 def _linked(paper: str) -> str:

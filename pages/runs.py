@@ -13,7 +13,7 @@ from backend.results import queries
 from backend.results.export import to_bytes
 from backend.results.queries import StoredRun
 from pages._shared.address import Address
-from pages._shared.compose import compose, to_yaml
+from pages._shared.compose import compose, prefilled, to_yaml
 from pages._shared.navigation import draw
 from pages._shared.run_progress import UNFINISHED, show_progress, status_badge, worker_sentence
 from pages._shared.store import OpenStore, open_store, runs
@@ -57,7 +57,7 @@ def _table(opened: OpenStore) -> None:
 
     st.dataframe(
         shown, hide_index=True, key="runs_table", alt="All runs",
-        on_select=choose, selection_mode="single-row", height=min(38 + 35 * len(shown), 320),
+        on_select=choose, selection_mode="single-row", height="auto" if len(shown) < 8 else 320,
     )  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def _detail(opened: OpenStore, run_id: str, was_unfinished: bool) -> None:
         status_badge(run.status)
         st.caption(f"Asked for {ago(run.created_at)}; {run.kind}, {run.source}.")
     show_progress(opened, run)
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         _controls(opened, run)
         _downloads(opened, run)
         st.page_link("pages/trade_offs.py", label="See the curves", icon=":material/monitoring:")
@@ -176,9 +176,9 @@ def page() -> None:
     st.markdown("Compose a sweep, start it, and watch its cells come in.")
     opened = open_store()
     address = Address()
-    with st.expander("New sweep", icon=":material/add:", expanded=True):
-        compose(opened, address)
     ids = list(runs(opened)["run_id"])
+    with st.expander("New sweep", icon=":material/add:", expanded=not ids or prefilled(), key="new_sweep"):
+        compose(opened, address)
     if new := st.session_state.pop("new_run", None):
         st.session_state["run"] = new
     st.header("Queue and history")

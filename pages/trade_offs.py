@@ -42,9 +42,9 @@ def _options(address: Address, chosen: Chosen) -> TradeOffOptions:
     cost_names = {metric.label: name for name, metric in COST.items()}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         quality = quality_names[
-            address.choice("Quality (vertical)", list(quality_names), "quality", width=260)
+            address.choice("Quality (vertical)", list(quality_names), "quality", width=215)
         ]
-        cost = cost_names[address.choice("Cost (horizontal)", list(cost_names), "cost", width=180)]
+        cost = cost_names[address.choice("Cost (horizontal)", list(cost_names), "cost", width=160)]
         views = [*QUALITY[quality].views, ALL]
         view = address.segments(
             "Range",

@@ -43,7 +43,7 @@ def test_the_main_job_runs_on_pythons_own_prose(laboratory):
 def test_wikitext2_agrees_with_the_specifications_probes(
     data_root, laboratory, policy, settings, perplexity, kl
 ):
-    """4 windows of 1,024 tokens. The probes ran with a tokenizer that cut digits otherwise: 1 % is allowed."""
+    """4 windows of 1,024. The probes ran with a tokenizer that cut digits otherwise: 1 % is allowed."""
     laboratory.data_root = data_root
     evaluation = {"text": "wikitext2", "tokens": 4096, "window": 1024}
     got = measure_point(laboratory, "smollm2-135m", policy, settings, evaluation)

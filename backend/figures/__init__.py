@@ -5,7 +5,7 @@ from backend.figures.curves import Curve, curves, dense_point, point_label
 from backend.figures.front import pareto_front
 from backend.figures.metrics import COST, QUALITY, Metric
 from backend.figures.palette import STYLES, Style, style_of
-from backend.figures.read_out import Feasible, MethodReading, best_within_budget, read_out, relative
+from backend.figures.read_out import Feasible, MethodReading, best_within_budget, lowest, read_out, relative
 from backend.figures.spec import Axis, Baseline, FigureSpec, Provenance, Series
 from backend.figures.trade_off import TradeOffOptions, trade_off
 
@@ -28,6 +28,7 @@ __all__ = [
     "best_within_budget",
     "curves",
     "dense_point",
+    "lowest",
     "pareto_front",
     "point_label",
     "read_out",

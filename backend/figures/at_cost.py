@@ -33,7 +33,7 @@ def at_cost(
     return FigureSpec(
         title=f"{metric.label} at {axis.label} {where}",
         x=Axis(label=metric.label, unit=metric.unit, better=metric.better),
-        y=Axis(label="", range=(-0.6, max(0, len(known) - 1) + 0.6), ticks=ticks),
+        y=Axis(label="", range=(-0.6, max(0, len(known) - 1) + 1.0), ticks=ticks),
         series=tuple(reversed(series)),
         baselines=() if dense is None else (Baseline(value=dense, label="Dense", axis="x"),),
         note="Bars: ± one standard error over windows. Open markers: interpolated.",

@@ -37,7 +37,7 @@ class Curve:
     def label(self) -> str:
         """Its name for people; an oracle says that it is one."""
         name = title_of(self.policy) + (f" ({self.variant})" if self.variant else "")
-        return name if self.realisable else f"{name} (oracle)"
+        return name if self.realisable else f"{name.removesuffix(' oracle')} (oracle)"
 
     @property
     def realisable(self) -> bool:

@@ -43,7 +43,7 @@ def to_plotly(spec: FigureSpec, *, dark: bool = False, height: int = 480, legend
         showlegend=legend,
         legend={
             "orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom",
-            "itemsizing": "constant", "title": {"text": ""}, "font": {"size": 13, "color": _INK[dark]},
+            "itemwidth": 36, "title": {"text": ""}, "font": {"size": 12, "color": _INK[dark]},
         },
         hoverlabel={"align": "left"},
         paper_bgcolor="rgba(0,0,0,0)",
@@ -107,7 +107,7 @@ def _errors(values: tuple[float | None, ...], colour: str) -> dict[str, Any] | N
 
 def _axis(axis: Axis, dark: bool) -> dict[str, Any]:
     drawn: dict[str, Any] = {
-        "title": {"text": html.escape(axis.title), "standoff": 12},
+        "title": {"text": _title(axis), "standoff": 12, "font": {"color": _INK[dark], "size": 14}},
         "automargin": True,
         "gridcolor": _GRID[dark],
         "zeroline": False,
@@ -128,6 +128,13 @@ def _axis(axis: Axis, dark: bool) -> dict[str, Any]:
             "showgrid": False,
         }
     return drawn
+
+
+def _title(axis: Axis) -> str:
+    """Return the title with unit and direction on a line of their own, so that it fits a narrow chart."""
+    aside = axis.title.removeprefix(axis.label).strip(" ()")
+    name = html.escape(axis.label)
+    return f'{name}<br><span style="font-size:12px">{html.escape(aside)}</span>' if aside else name
 
 
 def _decades(axis: Axis) -> float:

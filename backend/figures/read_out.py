@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from backend.evaluation.statistics import Estimate, estimate
 from backend.figures.curves import Curve, curves, dense_point
-from backend.figures.interpolation import Reading, State, Windows, crossing, read_curve, window_counts
+from backend.figures.interpolation import (
+    TOLERANCE,
+    Reading,
+    State,
+    Windows,
+    crossing,
+    read_curve,
+    window_counts,
+)
 from backend.figures.metrics import COST
 
 
@@ -97,6 +106,20 @@ def best_within_budget(points: pd.DataFrame, budget: float, cost: str = "mlp_den
         return []
     limit = float(dense["perplexity"]) * (1 + budget)
     return [_feasible(curve, limit, cost, dense) for curve in curves(points)]
+
+
+def lowest(feasible: Sequence[Feasible], cost: str, points: pd.DataFrame) -> Feasible:
+    """Return the one of lowest cost; of those that cost the same within the tolerance, the nearest to dense.
+
+    Args:
+        feasible: At least one, each with a measured point.
+        cost: The metric that is the cost.
+        points: Rows of the evaluation.
+    """
+    reach = TOLERANCE * float(COST[cost].values(points).max())
+    cheapest = min(found.x or 0.0 for found in feasible)
+    near = [found for found in feasible if (found.x or 0.0) <= cheapest + reach]
+    return min(near, key=lambda found: found.delta_nll.value if found.delta_nll else math.inf)
 
 
 def counts_of(points: pd.DataFrame) -> list[int]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from backend.figures.curves import Curve, curves, dense_point, point_label, title_of
 from backend.figures.front import pareto_front
+from backend.figures.interpolation import TOLERANCE
 from backend.figures.metrics import ALL, COST, QUALITY, Metric
 from backend.figures.palette import FRONT, style_of
 from backend.figures.spec import Axis, Baseline, FigureSpec, How, Provenance, Series
@@ -99,7 +100,10 @@ def _front_cells(usable: list[Curve], dense: pd.Series | None, quality: Metric, 
     if not rows:
         return set()
     table = pd.concat(rows)
-    flags = pareto_front(cost.values(table).tolist(), quality.values(table).tolist(), quality.better)
+    spent = cost.values(table)
+    flags = pareto_front(
+        spent.tolist(), quality.values(table).tolist(), quality.better, TOLERANCE * float(spent.max())
+    )
     return set(table["cell_id"][flags])
 
 
@@ -112,7 +116,7 @@ def _front_series(
     pairs = sorted(zip(cost.values(table).tolist(), quality.values(table).tolist(), strict=True))
     return Series(
         name="front",
-        label="Front of usable methods",
+        label="Pareto front",
         style=FRONT,
         kind="front",
         x=tuple(x for x, _ in pairs),

@@ -47,6 +47,11 @@ def compose(opened: OpenStore, address: Address) -> None:
             _offer(opened, _from_file, "file")
 
 
+def prefilled() -> bool:
+    """Tell whether the address says something about the sweep to compose."""
+    return any(key in st.query_params for key in ("name", "model", "text", "tokens", "window", "methods"))
+
+
 def parse_yaml(text: str) -> Sweep:
     """Return the sweep of a YAML text.
 

@@ -18,6 +18,8 @@ from backend.figures import (
     best_within_budget,
     curves,
     dense_point,
+    lowest,
+    point_label,
     read_out,
 )
 from pages._shared.address import Address
@@ -27,12 +29,6 @@ from pages._shared.store import OpenStore, windows
 from pages._shared.text import as_rise, shown, with_error
 
 SLIDER_KEYS = {"mlp_density": "density", "model_density": "model_density", "bytes_per_token": "megabytes"}
-_STATES = {
-    "measured": "measured",
-    "interpolated": "interpolated",
-    "cannot reach": "cannot reach this density",
-    "not measured": "not measured here",
-}
 
 
 def read_out_section(
@@ -84,7 +80,7 @@ def budget_section(chosen: Chosen, methods: tuple[str, ...], cost: str) -> None:
         return
     usable = [feasible for feasible in found if feasible.cell and feasible.curve.realisable]
     if usable:
-        best = min(usable, key=lambda feasible: feasible.x or 0.0)
+        best = lowest(usable, cost, chosen.points)
         st.markdown(
             f"**{best.curve.label}** goes lowest: {metric.label} **{metric.show(best.x)}** at "
             f"{as_rise(best.delta_nll)} perplexity."
@@ -125,8 +121,7 @@ def _read_out_table(readings: list[MethodReading], reference: str, metric: Metri
         [
             {
                 "Method": reading.curve.label,
-                "How": _STATES[reading.state],
-                metric.label: metric.show(reading.x),
+                "How": _how(reading, metric),
                 "Perplexity ↓": shown(QUALITY["perplexity"], reading.perplexity),
                 "Rise over dense ↓": as_rise(reading.delta_nll),
                 "ΔNLL to dense ↓": with_error(reading.delta_nll, sign=True),
@@ -139,12 +134,18 @@ def _read_out_table(readings: list[MethodReading], reference: str, metric: Metri
     )
 
 
+def _how(reading: MethodReading, metric: Metric) -> str:
+    """Return how a value was got; a stored point says where it is, since k is a whole number."""
+    return f"measured at {metric.show(reading.x)}" if reading.state == "measured" else reading.state
+
+
 def _budget_row(feasible: Feasible, metric: Metric, points: pd.DataFrame) -> dict[str, str]:
-    settings = points.loc[points["cell_id"] == feasible.cell, "settings"]
+    cells = points[points["cell_id"] == feasible.cell]
+    named = [point_label(*row) for row in cells[["policy", "settings"]].itertuples(index=False)]
     return {
         "Method": feasible.curve.label,
         f"{metric.label} ↓": metric.show(feasible.x) if feasible.cell else "none measured",
         "Rise over dense": as_rise(feasible.delta_nll),
-        "Settings": str(settings.iloc[0]).strip("{}").replace('"', "") if len(settings) else "–",
+        "Point": named[0] if named else "–",
         "Curve crosses at": f"{metric.show(feasible.crossing)} (interpolated)" if feasible.crossing else "–",
     }
