@@ -14,6 +14,7 @@ import yaml
 
 from backend.errors import UserError
 from backend.home import REPOSITORY, Home, data_root
+from backend.registry import did_you_mean
 
 P = ParamSpec("P")
 app = typer.Typer(
@@ -30,6 +31,12 @@ DataRootOption = Annotated[Path | None, typer.Option("--data-root", help="Folder
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of torch.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+PolicyOption = Annotated[str, typer.Option(help="The method; `methods` lists them.")]
+ModelOption = Annotated[str, typer.Option(help="Catalog name, hub id or folder.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="A setting as key=value; repeatable.")]
+TextOption = Annotated[str, typer.Option(help="wikitext2, prose, or the path of a text file.")]
+TokensOption = Annotated[int, typer.Option(help="Tokens fed: tokens/window windows.")]
+WindowOption = Annotated[int, typer.Option(help="Tokens of one window; its first is not scored.")]
 
 
 def sentences(command: Callable[P, None]) -> Callable[P, None]:
@@ -103,14 +110,12 @@ def fetch(model: str, home: HomeOption = None) -> None:
 @app.command()
 @sentences
 def measure(
-    policy: Annotated[str, typer.Option(help="The method; `methods` lists them.")],
-    model: Annotated[str, typer.Option(help="Catalog name, hub id or folder.")] = "smollm2-135m",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting as key=value; repeatable.")
-    ] = None,
-    text: Annotated[str, typer.Option(help="wikitext2, prose, or the path of a text file.")] = "wikitext2",
-    tokens: Annotated[int, typer.Option(help="Tokens fed: tokens/window windows.")] = 16_384,
-    window: Annotated[int, typer.Option(help="Tokens of one window; its first is not scored.")] = 1_024,
+    policy: PolicyOption,
+    model: ModelOption = "smollm2-135m",
+    settings: SetOption = None,
+    text: TextOption = "wikitext2",
+    tokens: TokensOption = 16_384,
+    window: WindowOption = 1_024,
     stride: Annotated[int | None, typer.Option(help="Distance of windows; by default their length.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     device: DeviceOption = "auto",
@@ -171,6 +176,104 @@ def sweep(
     print(json.dumps(record) if as_json else f"Run {folder.id}: {status}, {record['cells']} cells.")
     if status != "done":
         raise typer.Exit(1)
+
+
+@app.command()
+@sentences
+def record(
+    policy: PolicyOption,
+    model: ModelOption = "smollm2-135m",
+    settings: SetOption = None,
+    text: TextOption = "wikitext2",
+    tokens: TokensOption = 4_096,
+    window: WindowOption = 1_024,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    home: HomeOption = None,
+    root: DataRootOption = None,
+) -> None:
+    """Record what a policy's masks hit in caches of every size, for the simulator."""
+    from backend.experiments.recorder import run_recording
+    from backend.experiments.runs import RunFolder
+    from backend.experiments.sweep import one_policy
+
+    evaluation = {"text": text, "tokens": tokens, "window": window}
+    asked = one_policy("record", model, policy, _settings(settings or []), evaluation)
+    with _Steps() as steps:
+        laboratory = _laboratory(home, root, device, threads, steps.report)
+        folder = RunFolder.create(laboratory.home, asked, "recording")
+        run_recording(folder, laboratory, checkpoint=folder.raise_if_cancelled, report=steps.progress)
+    print(folder.failure())
+
+
+@app.command()
+@sentences
+def simulate(
+    device: Annotated[str, typer.Option(help="Device profile, as apple-a18.")],
+    shape: Annotated[str, typer.Option(help="phi-3-medium, …, or a model's name or folder.")],
+    dram_gb: Annotated[float, typer.Option("--dram-gb", help="DRAM the model may use, GB.")],
+    policy: PolicyOption,
+    settings: SetOption = None,
+    trace: Annotated[Path | None, typer.Option(help="A recording made by `record`.")] = None,
+    eviction: Annotated[str, typer.Option(help="With a recording: lru, lfu or belady.")] = "lru",
+    option: Annotated[list[str] | None, typer.Option(help="A simulator setting as key=value.")] = None,
+    paper_mode: Annotated[bool, typer.Option("--paper-mode", help="The paper's assumptions.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Simulate a policy on a device, memory-bound, beside the dense model streamed from Flash."""
+    from backend import devices
+    from backend.experiments.recordings import load_recording
+    from backend.models import CATALOG
+    from backend.models.sources import resolve
+    from backend.sparsity import make_policy
+
+    assumed = devices.SimulatorSettings.paper() if paper_mode else devices.SimulatorSettings()
+    changed = devices.SimulatorSettings.parse(
+        {**assumed.model_dump(), **_settings(option or [])}, "simulator"
+    )
+    chosen = make_policy(policy, _settings(settings or []))
+    known = shape in devices.SHAPES or shape not in CATALOG
+    place = shape if known else str(resolve(shape, Home.resolve(home)).path)
+    hooks: Any = None if trace is None else load_recording(trace).hooks(eviction)  # type: ignore[arg-type]
+    if chosen.looks_at_cache and hooks is None and not as_json:
+        print("Without a recording the hit rates are a law that knows nothing of γ.", file=sys.stderr)
+    found = devices.simulate(device, place, dram_gb, chosen, recorded=hooks, settings=changed)
+    record = {
+        "device": device, "shape": shape, "policy": policy, "settings": chosen.canonical(), "how": "simulated",
+        "hits": "recorded" if hooks else "assumed: hit rate = share cached", **found.to_json(),
+    }  # fmt: skip
+    _print_record(record, as_json)
+
+
+@app.command()
+@sentences
+def misscurve(
+    trace: Annotated[Path, typer.Argument(help="A routing trace (route_trace v1, CSV).")],
+    policy: Annotated[str, typer.Option(help="lru, lfu or belady.")] = "lru",
+    per_layer: Annotated[
+        bool, typer.Option("--per-layer/--global", help="A cache per layer, or one.")
+    ] = True,
+    warm: Annotated[bool, typer.Option("--warm", help="Count decoded tokens only.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Miss rates of every cache size at once, from a recorded expert-routing trace."""
+    from backend.residency import EVICTIONS, miss_curve
+
+    if policy not in EVICTIONS:
+        raise UserError(f"There is no eviction rule '{policy}'; {did_you_mean(policy, list(EVICTIONS))}")
+    curve = miss_curve(trace, policy, scope="per-layer" if per_layer else "global", warm=warm)
+    record = {
+        "trace": trace.name, "policy": policy, "scope": "per-layer" if per_layer else "global", "warm": warm,
+        "accesses": curve.accesses, "compulsory_misses": curve.first_uses,
+        "miss_rate_by_capacity": {str(slots): rate for slots, rate in curve.miss_rates().items()},
+    }  # fmt: skip
+    if as_json:
+        print(json.dumps(record))
+        return
+    for slots, rate in curve.miss_rates().items():
+        print(f"{slots:>6} slots  miss rate {rate:.4f}")
+    print(f"{curve.accesses} accesses, {curve.first_uses} compulsory misses.")
 
 
 @app.command()

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from filelock import Timeout
@@ -21,6 +22,7 @@ from backend.experiments.client import worker_lock
 from backend.experiments.jobs import Job, waiting
 from backend.experiments.known import known_results
 from backend.experiments.laboratory import Laboratory
+from backend.experiments.recorder import run_recording
 from backend.experiments.runner import run_sweep
 from backend.experiments.runs import RunFolder, write_whole
 from backend.home import Home
@@ -102,12 +104,11 @@ class Worker:
             folder = RunFolder.open(self.home, job.run)
             self.heart.run = folder.id
             self.laboratory.report = _report_to(folder)
-            run_sweep(
-                folder,
-                self.laboratory,
-                known_results(self.home),
-                checkpoint=lambda: self._between_windows(folder, interruptible=not job.urgent),
-            )
+            checkpoint = partial(self._between_windows, folder, interruptible=not job.urgent)
+            if folder.asked["kind"] == "recording":
+                run_recording(folder, self.laboratory, checkpoint=checkpoint)
+            else:
+                run_sweep(folder, self.laboratory, known_results(self.home), checkpoint=checkpoint)
         except UserError as error:
             logger.warning("run %s: %s", job.run, error)
         except Exception:

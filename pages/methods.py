@@ -7,7 +7,7 @@ import re
 import pandas as pd
 import streamlit as st
 
-from backend.figures import Axis, FigureSpec, Series, style_of
+from backend.figures import STYLES, Axis, FigureSpec, Series, style_of
 from backend.sparsity import METHODS, Policy
 from pages._shared.address import Address
 from pages._shared.figures import show_figure
@@ -62,6 +62,7 @@ def _density_figure() -> FigureSpec:
             known = tuple(density for density in read if density is not None)
             if len(known) == len(grid):
                 alike.setdefault(known, []).append(name)
+    order = [*STYLES, *METHODS]
     series = tuple(
         Series(
             name=names[0],
@@ -73,7 +74,8 @@ def _density_figure() -> FigureSpec:
                 f"{x:g} reads {y:.3f} of the MLP weights" for x, y in zip(grid, densities, strict=True)
             ),
         )
-        for densities, names in alike.items()
+        for densities, found in alike.items()
+        for names in [sorted(found, key=order.index)]
     )
     return FigureSpec(
         title="MLP density by setting",
@@ -95,9 +97,8 @@ def _detail(name: str) -> None:
         )
         st.badge("label-free" if method.label_free else "looks at the label", icon=_icon(method.label_free))
         st.badge("realisable" if method.realisable else "not realisable", icon=_icon(method.realisable))
-    st.latex(
-        rf"\begin{{aligned}}{_lines(method.equation)}\\ &\text{{MLP density}} = {method.density_formula}\end{{aligned}}"
-    )
+    for line in [*_lines(method.equation), rf"\text{{MLP density}} = {method.density_formula}"]:
+        st.markdown(rf"$\displaystyle {line}$")
     if method.limits:
         st.markdown(f"**Limits.** {method.limits}")
     needs = ", ".join(sorted(method.needs)) or "nothing"
@@ -125,9 +126,9 @@ def _detail(name: str) -> None:
     st.table(pd.DataFrame(rows), hide_index=True, border="horizontal", alt=f"Settings of {method.title}")
 
 
-def _lines(equation: str) -> str:
-    """Put each of the equations that a comma and a space part on a line of its own."""
-    return "&" + re.sub(r",\\(?:quad|,|;|\s)\s*", r"\\\\ &", equation)
+def _lines(equation: str) -> list[str]:
+    """Return the equations that a comma and a space part."""
+    return re.split(r",\\(?:quad|,|;|\s)\s*", equation)
 
 
 def _linked(paper: str) -> str:

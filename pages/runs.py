@@ -100,11 +100,9 @@ def _downloads(opened: OpenStore, run: StoredRun) -> None:
 def _log(opened: OpenStore, run: StoredRun) -> None:
     events = queries.events(opened.store, run.run_id, last=400)
     events = events[events["kind"] != "progress"].tail(100)
-    lines = [
-        f"{row.at:%H:%M:%S}  {_line(str(row.kind), json.loads(str(row.payload)))}"
-        for row in events.itertuples()
-    ]
-    st.code("\n".join(reversed(lines)) or "Nothing yet.", language=None, height=260, wrap_lines=True)
+    said = [_line(str(row.kind), json.loads(str(row.payload))) for row in events.itertuples()]
+    table = pd.DataFrame({"UTC": events["at"].dt.strftime("%H:%M:%S"), "Event": said}).iloc[::-1]
+    st.dataframe(table, hide_index=True, height=260, alt="Log, the last event first", key="log")
 
 
 def _line(kind: str, payload: dict[str, object]) -> str:

@@ -53,8 +53,13 @@ def _options(address: Address, chosen: Chosen) -> TradeOffOptions:
             default="Wide",
             help="How far from the dense model the vertical axis reaches.",
         )
-        log = address.toggle("Log scale", "log")
-        dominated = address.toggle("Dominated points", "dominated", default=True)
+        log = address.toggle("Log", "log", help="Logarithmic vertical axis")
+        dominated = address.toggle(
+            "Dominated",
+            "dominated",
+            default=True,
+            help="Show points that another usable point beats, in grey",
+        )
     methods = address.several("Methods", list(names), "methods", default=list(names))
     chosen_names = tuple(names[title] for title in methods)
     return TradeOffOptions(quality, cost, chosen_names, log, view, dominated)

@@ -21,13 +21,13 @@ class Flash:
         latency_us: Wait for the first byte, in µs. Reads that belong to one hook are issued together and
             wait once; bandwidths are those with many reads under way.
         source: Where the figures come from.
-        assumed: Whether some of them are estimates rather than published figures.
+        assumed: Which of the figures are estimates rather than published ones ("latency").
     """
 
     points: tuple[tuple[float, float], ...]
     latency_us: float
     source: str
-    assumed: bool = False
+    assumed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         sizes = [size for size, _ in self.points]
@@ -52,16 +52,20 @@ class Flash:
         right = bisect.bisect_right(sizes, read_bytes)
         (low, slow), (high, fast) = self.points[right - 1], self.points[right]
         share = math.log(read_bytes / low) / math.log(high / low)
-        return slow * (fast / slow) ** share
+        return slow * math.exp(share * math.log(fast / slow))
 
 
-def flat(gb_per_s: float, source: str, *, assumed: bool = False, latency_us: float = 0.0) -> Flash:
-    """Return a Flash device whose bandwidth does not depend on the read's size."""
-    return Flash(((1.0, gb_per_s),), latency_us, source, assumed)
+def flat(gb_per_s: float, source: str) -> Flash:
+    """Return a Flash device without latency whose bandwidth does not depend on the read's size."""
+    return Flash(((1.0, gb_per_s),), 0.0, source)
 
 
 def from_iops(
-    iops: float, sequential_gb_per_s: float, latency_us: float, source: str, *, assumed: bool = False
+    iops: float,
+    sequential_gb_per_s: float,
+    latency_us: float,
+    source: str,
+    assumed: tuple[str, ...] = ("latency",),
 ) -> Flash:
     """Return a Flash device from the two figures on a specification sheet.
 
@@ -70,7 +74,7 @@ def from_iops(
         sequential_gb_per_s: Sequential read bandwidth, in GB/s; taken to be reached at 512 KiB.
         latency_us: Wait for the first byte, in µs.
         source: The sheet.
-        assumed: Whether one of the figures is an estimate.
+        assumed: Which figures are estimates.
     """
     small = min(iops * 4096 / GB, sequential_gb_per_s)
     return Flash(((4096, small), (524_288, sequential_gb_per_s)), latency_us, source, assumed)

@@ -19,14 +19,12 @@ class Precision:
         attention: q, k, v and output projections.
         embedding: Embedding table and head.
         kv: KV cache.
-        predictor: Predictors of masks (Deja Vu).
     """
 
     mlp: float = 4
     attention: float = 4
     embedding: float = 8
     kv: float = 8
-    predictor: float = 16
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,6 @@ class Footprint:
         head: The head; 0 when it is the embedding table.
         head_read: What one token reads of the head: all of it, stored apart or not.
         embedding_row: One row of the embedding table.
-        predictor: Predictors of masks.
     """
 
     mlp: float
@@ -51,12 +48,11 @@ class Footprint:
     head: float
     head_read: float
     embedding_row: float
-    predictor: float = 0.0
 
     @property
     def static(self) -> float:
         """Bytes that have to be in DRAM whatever is pruned: everything but the MLPs."""
-        return self.attention + self.kv + self.embedding + self.head + self.predictor
+        return self.attention + self.kv + self.embedding + self.head
 
     @property
     def total(self) -> float:
@@ -64,9 +60,7 @@ class Footprint:
         return self.mlp + self.static
 
 
-def footprint(
-    shape: ModelShape, precision: Precision, sequence_tokens: int, predictor_weights: int = 0
-) -> Footprint:
+def footprint(shape: ModelShape, precision: Precision, sequence_tokens: int) -> Footprint:
     """Return the bytes of each part of a model.
 
     ``mlp 3·d·n·L``, ``attention d·h·d_h·(2+2g)·L``, ``kv(T) 2·T·h·d_h·g·L``, ``embedding, head V·d`` values,
@@ -76,7 +70,6 @@ def footprint(
         shape: The model's sizes.
         precision: Bits a value.
         sequence_tokens: T, the tokens that the KV cache has to hold.
-        predictor_weights: Weights of predictors over all layers, 0 for policies without.
     """
     table = shape.embedding_weights * precision.embedding / 8
     return Footprint(
@@ -87,5 +80,4 @@ def footprint(
         head=0.0 if shape.tied else table,
         head_read=table,
         embedding_row=table / shape.vocabulary,
-        predictor=predictor_weights * precision.predictor / 8,
     )

@@ -91,6 +91,7 @@ class Fidelity:
             "mlp_density": (self.reading.mlp_density, "share of MLP weights"),
             "model_density": (self.reading.model_density, "share of all weights"),
             "bytes_per_token": (self.reading.weights_read * value_bytes, "B/token"),
+            **self.reading.counted(value_bytes),
         }
         tokens = self.reading.tokens
         return found + [

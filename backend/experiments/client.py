@@ -42,7 +42,7 @@ def submit(home: Home, sweep: Sweep, kind: RunKind) -> str:
     Args:
         home: The home folder.
         sweep: What to run.
-        kind: "sweep", or "point" for an interactive one that passes sweeps.
+        kind: "sweep", "recording", or "point" for an interactive one that passes sweeps.
 
     Returns:
         The run's id.

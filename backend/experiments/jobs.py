@@ -11,7 +11,7 @@ from backend.errors import UserError
 from backend.experiments.runs import RunFolder, RunKind, write_whole
 from backend.home import Home
 
-PRIORITIES: dict[RunKind, int] = {"point": 0, "sweep": 1}
+PRIORITIES: dict[RunKind, int] = {"point": 0, "recording": 1, "sweep": 1}
 """An interactive point passes a running sweep."""
 
 

@@ -11,7 +11,7 @@ from backend.experiments.known import KnownResult, known_results
 from backend.experiments.laboratory import Laboratory
 from backend.experiments.runner import Progress, run_sweep
 from backend.experiments.runs import RunFolder
-from backend.experiments.sweep import Sweep
+from backend.experiments.sweep import one_policy
 
 WITH_STDERR = ("nll", "delta_nll", "kl")
 
@@ -41,10 +41,7 @@ def measure_point(
     Raises:
         UserError: Something asked for is wrong or missing, or the cell failed.
     """
-    entry = {"method": policy, **{key: [value] for key, value in settings.items()}}
-    sweep = Sweep.parse(
-        {"name": "measure", "model": model, "evaluation": evaluation, "policies": [entry]}, "measure"
-    )
+    sweep = one_policy("measure", model, policy, settings, evaluation)
     (plan,) = sweep.plans()
     cell = laboratory.resolve(plan)
     known = known_results(laboratory.home)

@@ -88,7 +88,7 @@ def _run_cells(
         else:
             todo.append((plan, cell))
     total = sum(plan.evaluation.windows for plan, _ in todo)
-    clock = _Clock(total)
+    clock = Clock(total)
     failed = 0
     for plan, cell in todo:
         name = cell_name(cell)
@@ -139,7 +139,7 @@ def cell_name(cell: Cell) -> str:
     return f"{cell.policy.name} {settings}".rstrip()
 
 
-class _Clock:
+class Clock:
     """Estimates the time left from the windows done in this run."""
 
     def __init__(self, total: int) -> None:
@@ -148,8 +148,10 @@ class _Clock:
         self.started = time.perf_counter()
 
     def window_done(self) -> None:
+        """Count one window."""
         self.done += 1
 
     def seconds_left(self) -> float:
+        """Return the time the windows left will take, at the mean pace so far."""
         elapsed = time.perf_counter() - self.started
         return round(elapsed / self.done * (self.total - self.done), 1)

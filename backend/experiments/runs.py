@@ -16,7 +16,7 @@ from backend.experiments.events import EventLog, now
 from backend.experiments.sweep import Sweep
 from backend.home import Home
 
-RunKind = Literal["sweep", "point"]
+RunKind = Literal["sweep", "point", "recording"]
 
 
 class Cancelled(Exception):  # noqa: N818

@@ -76,17 +76,28 @@ class Sweep(Settings):
             UserError: It cannot be read, is no YAML mapping, or something in it is wrong.
         """
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise UserError(f"The sweep file {path} cannot be read ({error.strerror}).") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            raise UserError(f"The sweep file {path} is not UTF-8 text.") from error
+        return cls.from_text(text)
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """Check the text of a sweep file.
+
+        Raises:
+            UserError: It is no YAML mapping, or something in it is wrong.
+        """
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
             where = getattr(error, "problem_mark", None)
             line = f" (line {where.line + 1})" if where else ""
-            raise UserError(f"The sweep file {path} is no valid YAML{line}.") from error
+            raise UserError(f"The sweep file is no valid YAML{line}.") from error
         if not isinstance(content, dict):
-            raise UserError(
-                f"The sweep file {path} must be a mapping with name, model, evaluation and policies."
-            )
+            raise UserError("The sweep file must be a mapping with name, model, evaluation and policies.")
         sweep = cls.parse(content, "sweep file")
         sweep.plans()
         return sweep
@@ -105,6 +116,14 @@ class Sweep(Settings):
             )
         unique = {(model, policy.name, policy): None for model in models for policy in policies}
         return [Plan(model, policy, self.evaluation) for model, _, policy in unique]
+
+
+def one_policy(
+    name: str, model: str, policy: str, settings: dict[str, Any], evaluation: dict[str, Any]
+) -> Sweep:
+    """Return the sweep of a single cell; lists among the settings are values per layer, not swept."""
+    entry = {"method": policy, **{key: [value] for key, value in settings.items()}}
+    return Sweep.parse({"name": name, "model": model, "evaluation": evaluation, "policies": [entry]}, name)
 
 
 def _expand(entry: dict[str, Any]) -> list[Policy]:

@@ -54,23 +54,30 @@ def within_budget(points: pd.DataFrame, budget: float) -> Finding | None:
     """Say how far down the method's density goes within a budget of perplexity."""
     dense = dense_point(points)
     feasible = next((f for f in best_within_budget(points, budget) if f.curve.key == SUBJECT), None)
-    if feasible is None or feasible.delta_nll is None or feasible.x is None or dense is None:
+    reached = None if feasible is None else feasible.crossing if feasible.x is None else feasible.x
+    if feasible is None or reached is None or dense is None:
         return None
     name, allowed = feasible.curve.label, f"+{100 * budget:g} %"
-    crossing = (
-        ""
-        if feasible.crossing is None
-        else f" Its curve crosses {allowed} at {feasible.crossing:.2f} (interpolated)."
-    )
-    sentence = (
-        f"{name} reads {100 * feasible.x:.0f} % of the MLP weights at {_rise(feasible.delta_nll)} perplexity "
-        f"against dense (measured, paired).{crossing}"
-    )
+    if feasible.x is None:
+        sentence = f"No measured point of {name} stays within {allowed} of dense perplexity."
+    else:
+        sentence = (
+            f"{name} reads {100 * feasible.x:.0f} % of the MLP weights at {_rise(feasible.delta_nll)} "
+            "perplexity against dense (measured, paired)."
+        )
+    if feasible.crossing is not None:
+        sentence += f" Its curve crosses {allowed} at density {feasible.crossing:.2f} (interpolated)."
     limit = float(dense["perplexity"]) * (1 + budget)
     spec = trade_off(points, TradeOffOptions(methods=(SUBJECT,), view="Near dense", front=False))
-    lines = (*spec.baselines, Baseline(value=limit, label=allowed))
+    near, limits = _close_up(reached, float(dense["perplexity"]), limit)
     spec = spec.model_copy(
-        update={"title": f"{name} within {allowed} of dense perplexity", "baselines": lines}
+        update={
+            "title": f"{name} within {allowed} of dense perplexity",
+            "x": _compact(spec.x, near),
+            "y": _compact(spec.y, limits),
+            "baselines": (*spec.baselines, Baseline(value=limit, label=allowed)),
+            "note": PAIRED_NOTE,
+        }
     )
     return Finding(f"Within {allowed} of dense", sentence, spec)
 
@@ -89,7 +96,7 @@ def against_others(points: pd.DataFrame, windows: Windows, densities: tuple[floa
     series = tuple(s for rival in rivals if (s := _differences(points, windows, rival, grid)) is not None)
     spec = FigureSpec(
         title=f"Loss of other methods minus {subject.label}'s, at equal density",
-        x=Axis(label="MLP density", unit=COST[_COST].unit),
+        x=Axis(label=COST[_COST].label),
         y=Axis(label=f"NLL − {subject.label}'s", unit="nats/token", range=_padded(series)),
         series=series,
         baselines=(Baseline(value=0.0, label=subject.label),),
@@ -111,11 +118,22 @@ def between_bounds(points: pd.DataFrame, windows: Windows, at: float) -> Finding
     wanted = ("glu_oracle", SUBJECT, "random")
     options = TradeOffOptions(quality="delta_nll", methods=wanted, view="Wide", front=False)
     spec = trade_off(points, options)
-    series = tuple(s.model_copy(update={"faded": ()}) for s in spec.series if s.name != "dense")
     spec = spec.model_copy(
-        update={"title": "Between the oracle bound and chance", "series": series, "baselines": ()}
+        update={
+            "title": "Between the oracle bound and chance",
+            "x": _compact(spec.x, spec.x.range),
+            "y": spec.y.model_copy(update={"label": "ΔNLL", "unit": "nats/token"}),
+            "series": tuple(s.model_copy(update={"faded": ()}) for s in spec.series if s.name != "dense"),
+            "baselines": (),
+            "note": PAIRED_NOTE,
+        }
     )
     return Finding("Room that is left", sentence, spec)
+
+
+def _compact(axis: Axis, limits: tuple[float, float] | None) -> Axis:
+    """Return an axis for a small figure: without its unit, over a range of its own."""
+    return axis.model_copy(update={"unit": "", "range": limits})
 
 
 def _close_up(feasible: float, dense: float, limit: float) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -174,7 +192,9 @@ def _padded(series: tuple[Series, ...]) -> tuple[float, float]:
     return -0.15 * high, high
 
 
-def _rise(delta: Estimate) -> str:
+def _rise(delta: Estimate | None) -> str:
+    if delta is None:
+        return "–"
     rise = relative(delta)
     spread = "" if rise.stderr is None else f" ± {100 * rise.stderr:.2f}"
     return f"{100 * rise.value:+.2f}{spread} %".replace("-", "−")

@@ -42,6 +42,7 @@ STYLES: dict[str, Style] = {
     "glu_pruning": Style(colour=GREEN, marker="diamond", dash="longdash"),
     "magnitude_norm": Style(colour=SKY, marker="triangle-down", dash="longdashdot"),
     "glu_oracle": Style(colour=PURPLE, marker="cross", dash="dot"),
+    "dip_ca": Style(colour=SKY, marker="star", dash="dash"),
     "random": Style(colour=BLACK, marker="x", dash="dot"),
 }
 FRONT = Style(colour=GREY, marker="circle", dash="solid")

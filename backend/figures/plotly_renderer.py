@@ -18,7 +18,7 @@ CONFIG: dict[str, Any] = {
 }
 """Plotly's settings wherever a figure is shown: no upload button, no logo."""
 
-_INK = {False: "#2F2D2B", True: "#EDEBE8"}
+_INK = {False: "#161514", True: "#EDEBE8"}
 _GRID = {False: "#E4E2DF", True: "#3A3834"}
 _PAPER = {False: "#FFFFFF", True: "#171614"}
 

@@ -1,6 +1,6 @@
 """Mask policies: one file a family. Importing this package registers every method, without torch."""
 
-from backend.sparsity import dense, dip, gate, glu, random_control, up
+from backend.sparsity import dense, dip, dip_ca, gate, glu, random_control, up
 from backend.sparsity.policy import (
     METHODS,
     Activations,
@@ -9,6 +9,7 @@ from backend.sparsity.policy import (
     Policy,
     Projection,
     Site,
+    Tally,
     make_policy,
 )
 
@@ -20,8 +21,10 @@ __all__ = [
     "Policy",
     "Projection",
     "Site",
+    "Tally",
     "dense",
     "dip",
+    "dip_ca",
     "gate",
     "glu",
     "make_policy",

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from backend.sparsity.policy import Policy
+from backend.sparsity.policy import Policy, Tally
 from backend.sparsity.selection import row_counts
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Reading:
         self.tokens = 0
         self._mlp: dict[int, float] = dict.fromkeys(anatomy.mlps, 0.0)
         self._attention: dict[tuple[int, Literal["attn_in", "attn_out"]], float] = {}
+        self._tallies: dict[str, Tally] = {}
 
     def add_mlp(self, layer: int, mask_in: Tensor | None, mask_mid: Tensor | None, tokens: int) -> None:
         """Account for one call of a layer's MLP.
@@ -63,6 +64,27 @@ class Reading:
             return
         skipped = float((1 - row_counts(mask) / mask.shape[-1]).sum())
         self._attention[layer, site] = self._attention.get((layer, site), 0.0) + skipped
+
+    def add_tally(self, tally: Tally) -> None:
+        """Account for what a policy counted itself: hits of its caches, loads."""
+        known = self._tallies.get(tally.metric)
+        self._tallies[tally.metric] = tally if known is None else known + tally
+
+    def counted(self, value_bytes: int) -> dict[str, tuple[float, str]]:
+        """Return what the policy counted as metric → (value, unit).
+
+        Args:
+            value_bytes: Bytes of one weight as it ran.
+        """
+        return {
+            tally.metric: (
+                tally.part
+                * (value_bytes if tally.in_weights else 1)
+                / max(1, self.tokens if tally.whole is None else tally.whole),
+                tally.unit,
+            )
+            for tally in self._tallies.values()
+        }
 
     def layer_density(self) -> dict[int, float]:
         """Return each layer's MLP density, averaged over its tokens."""
@@ -99,6 +121,8 @@ class Reading:
             self._mlp[layer] += read
         for key, skipped in other._attention.items():
             self._attention[key] = self._attention.get(key, 0.0) + skipped
+        for tally in other._tallies.values():
+            self.add_tally(tally)
 
 
 def _share(mask: Tensor | None) -> float | Tensor:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from backend.sparsity.accounting import Reading
-from backend.sparsity.policy import Activations, Context, Observer, Policy
+from backend.sparsity.policy import Activations, Context, Observer, Policy, Site
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from backend.models.anatomy import Anatomy, Attention, GatedMLP
+
+
+Watch: TypeAlias = "Callable[[int, Site, Tensor, Tensor], None]"
+"""Told the layer, the site, the mask and the values that it masks. # both [B, T, N]"""
 
 
 class MaskedEngine:
@@ -32,7 +36,13 @@ class MaskedEngine:
         self.anatomy = anatomy
 
     def hidden_states(
-        self, policy: Policy, input_ids: Tensor, *, sequences: Sequence[int] = (0,), calibration: Any = None
+        self,
+        policy: Policy,
+        input_ids: Tensor,
+        *,
+        sequences: Sequence[int] = (0,),
+        calibration: Any = None,
+        watch: Watch | None = None,
     ) -> tuple[Tensor, Reading]:
         """Run whole sequences under a policy.
 
@@ -41,6 +51,7 @@ class MaskedEngine:
             input_ids: One sequence a row. # [B, T]
             sequences: Running numbers of the rows, for policies with state or seeds. # B
             calibration: What :meth:`calibrate` returned for this policy.
+            watch: Shown each MLP mask as it is applied (the residency trace).
 
         Returns:
             The final hidden states (after the last norm) # [B, T, d], and what was read.
@@ -50,7 +61,9 @@ class MaskedEngine:
 
         with (
             torch.inference_mode(),
-            self.applied(policy, sequences=sequences, calibration=calibration, prepared=prepared) as reading,
+            self.applied(
+                policy, sequences=sequences, calibration=calibration, prepared=prepared, watch=watch
+            ) as reading,
         ):
             output = self.anatomy.decoder(input_ids=input_ids, use_cache=False)
         return output.last_hidden_state, reading
@@ -85,6 +98,7 @@ class MaskedEngine:
         sequences: Sequence[int] = (0,),
         calibration: Any = None,
         prepared: Any = None,
+        watch: Watch | None = None,
     ) -> Iterator[Reading]:
         """Apply a policy to the model for the time of a ``with`` block: new sequences, any number of calls.
 
@@ -95,6 +109,7 @@ class MaskedEngine:
             sequences: Running numbers of the batch rows.
             calibration: What :meth:`calibrate` returned.
             prepared: What the policy's ``prepare`` returned.
+            watch: Shown each MLP mask as it is applied (the residency trace).
 
         Yields:
             The accounting, growing with each call of the model.
@@ -115,7 +130,7 @@ class MaskedEngine:
         contexts = {layer: context(layer) for layer in range(self.anatomy.layers)}
         with ExitStack() as stack:
             for layer, mlp in self.anatomy.mlps.items():
-                forward = _masked(mlp, policy, contexts[layer], reading)
+                forward = _masked(mlp, policy, contexts[layer], reading, watch)
                 stack.enter_context(_replaced_forward(mlp.module, forward))
             for layer, attention in self.anatomy.attentions.items():
                 if "attn_in" in sites:
@@ -125,20 +140,29 @@ class MaskedEngine:
                         _masked_input(attention, "attn_out", policy, contexts[layer], reading)
                     )
             yield reading
+        for layer in self.anatomy.mlps:
+            for tally in policy.tallies(contexts[layer]):
+                reading.add_tally(tally)
 
 
-def _masked(mlp: GatedMLP, policy: Policy, context: Context, reading: Reading) -> Callable[[Tensor], Tensor]:
+def _masked(
+    mlp: GatedMLP, policy: Policy, context: Context, reading: Reading, watch: Watch | None
+) -> Callable[[Tensor], Tensor]:
     """Return the MLP's forward under a policy: ``W_d (m_mid ⊙ act(W_g (m_in ⊙ x)) ⊙ W_u (m_in ⊙ x))``."""
 
     def forward(x: Tensor) -> Tensor:
         mask_in = policy.mlp_in(x, context)
         if mask_in is not None:
+            if watch is not None:
+                watch(context.layer, "mlp_in", mask_in, x)
             x = x * mask_in
         gate, up = mlp.project(x)
         gate = mlp.activation(gate)
         neurons = gate * up
         mask_mid = policy.mlp_mid(_asked_for(policy, x, gate, up, neurons), context)
         if mask_mid is not None:
+            if watch is not None:
+                watch(context.layer, "mlp_mid", mask_mid, neurons)
             neurons = neurons * mask_mid
         reading.add_mlp(context.layer, mask_in, mask_mid, x.shape[:-1].numel())
         return mlp.down(neurons)

@@ -6,7 +6,8 @@ was read. Importing a policy never imports torch, so that pages can make forms f
 Four kinds of policy need no more than this class:
 
 * a policy of **sites** overrides ``mlp_in``, ``mlp_mid``, ``attn_in`` or ``attn_out``;
-* one with **state** per sequence also returns it from ``start``, and finds it in ``context.state``;
+* one with **state** per sequence also returns it from ``start``, finds it in ``context.state``, and may
+  return what it counted from ``tallies``, to be stored beside the densities;
 * one with **calibration** returns an ``observer`` that watches a dense run on calibration text, and
   finds what it fitted in ``context.calibration``;
 * an **oracle** overrides ``prepare``, which sees the model and the sequence before the masked run (for a
@@ -16,7 +17,7 @@ Four kinds of policy need no more than this class:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from backend.errors import UserError
@@ -84,6 +85,30 @@ class Observer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Tally:
+    """Something a policy counted over its sequences, stored as a measurement; tallies of one metric add up.
+
+    Attributes:
+        metric: The measurement's name ("hit_rate").
+        part: What was counted.
+        whole: What it is a share of; None: it is given per token.
+        unit: The measurement's unit.
+        in_weights: ``part`` counts weights, and the measurement is their bytes as they ran.
+    """
+
+    metric: str
+    part: float
+    whole: float | None
+    unit: str
+    in_weights: bool = False
+
+    def __add__(self, other: Tally) -> Tally:
+        """Add another count of the same metric (another layer, another sequence)."""
+        whole = None if self.whole is None or other.whole is None else self.whole + other.whole
+        return replace(self, part=self.part + other.part, whole=whole)
+
+
 class Policy(Settings):
     """A dynamic sparsity policy: which columns and neurons each token reads.
 
@@ -111,6 +136,8 @@ class Policy(Settings):
     """It does not look at the token being predicted."""
     realisable: ClassVar[bool] = True
     """Its mask costs less than it saves; one that needs what it skips is an oracle."""
+    looks_at_cache: ClassVar[bool] = False
+    """Its masks depend on what is in fast memory, so no one trace serves every cache size."""
     needs: ClassVar[frozenset[Projection]] = frozenset()
     """Projections computed before the neurons are chosen, and so read for all neurons."""
     uncharged: ClassVar[frozenset[Projection]] = frozenset()
@@ -160,6 +187,10 @@ class Policy(Settings):
     def start(self, layer: int, sequences: Sequence[int]) -> Any:
         """Return this layer's state for new sequences (their running numbers, one a batch row)."""
         return None
+
+    def tallies(self, context: Context) -> Sequence[Tally]:
+        """Return what this layer's state counted; asked once, at the end of its sequences."""
+        return ()
 
     def observer(self) -> Observer | None:
         """Return a fresh observer if the policy needs calibration."""

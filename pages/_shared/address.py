@@ -6,11 +6,10 @@ Streamlit drops what it cannot use from an address in silence; here the page say
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import streamlit as st
-
-from backend.registry import did_you_mean
 
 
 class Address:
@@ -74,5 +73,15 @@ class Address:
     def _check(self, key: str, label: str, options: Sequence[str]) -> None:
         for given in st.query_params.get_all(key):
             if given.lower() not in {option.lower() for option in options}:
-                hint = did_you_mean(given, list(options))
+                hint = _nearest(given, options)
                 self.say(f"The address asks for {label} {given!r}, which there is not; {hint}")
+
+
+def _nearest(given: str, options: Sequence[str]) -> str:
+    """Return a question for the option that was probably meant, or all of them; case does not count."""
+    by_lower = {option.lower(): option for option in options}
+    near = get_close_matches(given.lower(), list(by_lower), n=1, cutoff=0.6)
+    if near:
+        return f"did you mean '{by_lower[near[0]]}'?"
+    shown = ", ".join(options[:8])
+    return f"there is {shown}{' and more' if len(options) > 8 else ''}."

@@ -1,8 +1,8 @@
 """Drawing a page inside the app.
 
-Streamlit runs every file in a folder called ``pages`` by itself, without app.py, as long as app.py has not run
-in this process: that is, when the first address opened after a start is not Home's. Then the page lets app.py
-run first, which draws the page again with the navigation and settings of the app.
+Streamlit runs every file in a folder called ``pages`` by itself, without app.py, as long as app.py has not
+run in this process: that is, when the first address opened after a start is not Home's. Then the page lets
+app.py run first, which draws the page again with the navigation and settings of the app.
 """
 
 from __future__ import annotations

@@ -1,0 +1,197 @@
+"""Reads expert-routing traces recorded on devices (``route_trace v1``), and their miss curves.
+
+The format is a CSV: a first line ``# route_trace v1``, comment lines with ``key=value`` pairs (``model``,
+``arch``, ``n_expert``; ``layer`` with ``expert_bytes``), a header line, and one row for each expert used:
+``turn, phase`` (0 prompt, 1 decode), ``step, layer, slot`` (the rank, from 0), ``expert, weight, residency,
+expert_bytes`` (0 on a hit). Slots and whole tokens of a layer may be missing. (Helldez/BigMoeOnEdge.)
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.errors import UserError
+from backend.residency.eviction import Eviction
+from backend.residency.miss_curve import MissCurve, miss_curve_of, total
+from backend.residency.trace import ExpertTrace
+
+FIRST_LINE = "# route_trace v1"
+NEEDED = ("phase", "step", "layer", "slot", "expert")
+MAX_BYTES = 64 * 2**20
+MAX_EXPERTS = 4096
+MAX_LAYERS = 1024
+
+Token = tuple[int, int, int]
+"""Turn, phase, step: what orders the tokens."""
+
+
+@dataclass(frozen=True, eq=False)
+class RouteTrace:
+    """One model's routing of one conversation.
+
+    Attributes:
+        model: The model's file or name, "" if the trace does not say.
+        architecture: As the trace names it.
+        experts: N, the routed experts of a layer.
+        expert_bytes: Bytes of one expert, by layer; empty if the trace does not say.
+        chosen: For each layer and token (in order) its experts, r_1 first.
+    """
+
+    model: str
+    architecture: str
+    experts: int
+    expert_bytes: dict[int, int]
+    chosen: dict[int, dict[Token, tuple[int, ...]]]
+
+    @property
+    def experts_per_token(self) -> int:
+        """K: the most experts that a token uses in a layer."""
+        return max(len(experts) for tokens in self.chosen.values() for experts in tokens.values())
+
+    def layer(self, layer: int) -> tuple[ExpertTrace, NDArray[np.bool_]]:
+        """Return one layer's accesses, and which tokens were decoded (not prompt). # [T]"""
+        tokens = self.chosen[layer]
+        decoded = np.array([phase == 1 for _, phase, _ in tokens], dtype=bool)
+        return ExpertTrace.from_lists(list(tokens.values()), self.experts), decoded
+
+    def whole(self) -> tuple[ExpertTrace, NDArray[np.bool_]]:
+        """Return the accesses of all layers to one global cache: one batch a token and layer, in order.
+
+        Expert e of the i-th layer is entry i·N + e.
+        """
+        batches = sorted(
+            (token, i, experts)
+            for i, tokens in enumerate(self.chosen.values())
+            for token, experts in tokens.items()
+        )
+        lists = [[i * self.experts + expert for expert in experts] for _, i, experts in batches]
+        decoded = np.array([token[1] == 1 for token, _, _ in batches], dtype=bool)
+        return ExpertTrace.from_lists(lists, len(self.chosen) * self.experts), decoded
+
+
+def miss_curve(
+    path: Path,
+    eviction: Eviction = "lru",
+    *,
+    scope: Literal["per-layer", "global"] = "per-layer",
+    warm: bool = False,
+    seed: int = 0,
+) -> MissCurve:
+    """Return the misses of a recorded trace at every number of cache slots.
+
+    Args:
+        path: A ``route_trace v1`` file.
+        eviction: The rule.
+        scope: One cache a layer (slots are those of one layer), or one for all layers.
+        warm: Count decoded tokens only, with the caches as the prompt left them; else count all, from empty.
+        seed: Of the random rule.
+
+    Returns:
+        The curve, from K slots on; ``miss_rates()`` maps slots to the miss rate.
+
+    Raises:
+        UserError: The file cannot be read as a trace, or has no decoded tokens to count.
+    """
+    trace = read_route_trace(path)
+    parts = [trace.whole()] if scope == "global" else [trace.layer(layer) for layer in trace.chosen]
+    if warm and not any(decoded.any() for _, decoded in parts):
+        raise UserError(
+            f"The trace {path.name} has no decoded tokens (phase 1), so there is nothing to count after a "
+            "warm start; ask for a cold one."
+        )
+    return total(
+        miss_curve_of(part, eviction, counted=decoded if warm else None, seed=seed) for part, decoded in parts
+    )
+
+
+def read_route_trace(path: Path) -> RouteTrace:
+    """Read a ``route_trace v1`` file.
+
+    Raises:
+        UserError: It is missing, larger than 64 MiB, or not what the format says; names the line.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(
+                f"The trace {path.name} is larger than {MAX_BYTES // 2**20} MiB; cut it to fewer tokens."
+            )
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"The trace {path} cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"The trace {path.name} is no text file; expected '{FIRST_LINE}'.") from error
+    if not lines or lines[0].strip() != FIRST_LINE:
+        raise UserError(f"The file {path.name} is no routing trace: its first line is not '{FIRST_LINE}'.")
+    about, expert_bytes = _comments(lines)
+    chosen = _chosen(path.name, lines)
+    seen = 1 + max(max(experts) for tokens in chosen.values() for experts in tokens.values())
+    stated = int(about["n_expert"]) if about.get("n_expert", "").isdigit() else seen
+    if seen > stated:
+        raise UserError(f"The trace {path.name} uses expert {seen - 1}, but says that it has {stated}.")
+    return RouteTrace(about.get("model", ""), about.get("arch", ""), stated, expert_bytes, chosen)
+
+
+def _comments(lines: list[str]) -> tuple[dict[str, str], dict[int, int]]:
+    about: dict[str, str] = {}
+    expert_bytes: dict[int, int] = {}
+    for line in lines[1:]:
+        if line.startswith("#"):
+            pairs = dict(word.split("=", 1) for word in line[1:].split() if "=" in word)
+            if pairs.get("layer", "").isdigit() and pairs.get("expert_bytes", "").isdigit():
+                expert_bytes[int(pairs["layer"])] = int(pairs["expert_bytes"])
+            else:
+                about |= pairs
+    return about, expert_bytes
+
+
+def _chosen(name: str, lines: list[str]) -> dict[int, dict[Token, tuple[int, ...]]]:
+    slots: dict[int, dict[Token, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
+    for line, turn, phase, step, layer, slot, expert in _rows(name, lines):
+        used = slots[layer][turn, phase, step]
+        if slot in used or expert in used.values():
+            what = f"slot {slot}" if slot in used else f"expert {expert}"
+            raise UserError(
+                f"Line {line} of the trace {name} gives {what} of layer {layer}, step {step} a second time."
+            )
+        used[slot] = expert
+    if not slots:
+        raise UserError(f"The trace {name} has no rows.")
+    return {
+        layer: {token: tuple(used[slot] for slot in sorted(used)) for token, used in sorted(tokens.items())}
+        for layer, tokens in sorted(slots.items())
+    }
+
+
+def _rows(name: str, lines: list[str]) -> Iterator[tuple[int, int, int, int, int, int, int]]:
+    """Yield line number, turn, phase, step, layer, slot, expert of each row."""
+    numbered = ((i, line) for i, line in enumerate(lines, 1) if line.strip() and not line.startswith("#"))
+    _, header = next(numbered, (0, ""))
+    columns = next(csv.reader([header]), [])
+    missing = [column for column in NEEDED if column not in columns]
+    if missing:
+        raise UserError(f"The trace {name} has no column '{missing[0]}'; it needs {', '.join(NEEDED)}.")
+    at = [columns.index(column) if column in columns else -1 for column in ("turn", *NEEDED)]
+    for i, line in numbered:
+        cells = line.split(",")
+        try:
+            turn, phase, step, layer, slot, expert = (int(cells[c]) if c >= 0 else 0 for c in at)
+        except (ValueError, IndexError) as error:
+            raise UserError(
+                f"Line {i} of the trace {name} is not a row of numbers (it says '{line[:60]}')."
+            ) from error
+        if phase not in (0, 1) or min(turn, step, slot) < 0:
+            raise UserError(f"Line {i} of the trace {name} has a turn, phase, step or slot that cannot be.")
+        if not (0 <= layer < MAX_LAYERS and 0 <= expert < MAX_EXPERTS):
+            raise UserError(
+                f"Line {i} of the trace {name} names layer {layer}, expert {expert}; at most {MAX_LAYERS} "
+                f"layers of {MAX_EXPERTS} experts can be."
+            )
+        yield i, turn, phase, step, layer, slot, expert
