@@ -240,8 +240,9 @@ def simulate(
         print("Without a recording the hit rates are a law that knows nothing of γ.", file=sys.stderr)
     found = devices.simulate(device, place, dram_gb, chosen, recorded=hooks, settings=changed)
     record = {
-        "device": device, "shape": shape, "policy": policy, "settings": chosen.canonical(), "how": "simulated",
-        "hits": "recorded" if hooks else "assumed: hit rate = share cached", **found.to_json(),
+        "device": device, "shape": shape, "policy": policy, "settings": chosen.canonical(),
+        "how": "simulated", "hits": "recorded" if hooks else "assumed: hit rate = share cached",
+        **found.to_json(),
     }  # fmt: skip
     _print_record(record, as_json)
 

@@ -26,7 +26,13 @@ FLAGS = [
     "--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--no-first-run", "--hide-scrollbars",
 ]  # fmt: skip
-PAGES = {"home": "", "trade-offs": "trade_offs", "runs": "runs", "methods": "methods"}
+PAGES = {
+    "home": "",
+    "trade-offs": "trade_offs",
+    "dip-memory": "dip_memory",
+    "runs": "runs",
+    "methods": "methods",
+}
 START_SECONDS = 60
 CHART_MILLISECONDS = 40_000
 
@@ -114,6 +120,10 @@ def main() -> None:
     asked.output.mkdir(parents=True, exist_ok=True)
     with running_app(asked.home.resolve()) as base, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        first = browser.new_page()  # app.py sets the sidebar's width from the second page on
+        first.goto(base)
+        settle(first)
+        first.close()
         if not asked.all:
             path = asked.output / "trade-offs.png"
             shoot(browser, f"{base}/trade_offs", path, dark=False, width=1280, height=1000, whole=False)

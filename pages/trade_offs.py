@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import astuple
+from typing import Any
+
 import streamlit as st
 
 from backend.figures import COST, QUALITY, STYLES, FigureSpec, TradeOffOptions, point_label, trade_off
@@ -46,13 +50,10 @@ def _options(address: Address, chosen: Chosen) -> TradeOffOptions:
         ]
         cost = cost_names[address.choice("Cost (horizontal)", list(cost_names), "cost", width=160)]
         views = [*QUALITY[quality].views, ALL]
-        view = address.segments(
-            "Range",
-            views,
-            "range",
-            default="Wide",
-            help="How far from the dense model the vertical axis reaches.",
-        )
+        view = address.choice(
+            "Range", views, "range", default="Wide", width=150,
+            help="How far from the dense model the vertical axis reaches",
+        )  # fmt: skip
         log = address.toggle("Log", "log", help="Logarithmic vertical axis")
         dominated = address.toggle(
             "Dominated",
@@ -78,6 +79,15 @@ def _figure(spec: FigureSpec, labels: dict[str, str]) -> None:
     show_figure(spec, "trade_off", on_select=take_selection, selection_mode="points")
 
 
+def _make_spec(
+    _chosen: Chosen, root: str, version: int, evaluation: str, options: tuple[Any, ...]
+) -> FigureSpec:
+    return trade_off(_chosen.points, TradeOffOptions(*options))
+
+
+_spec = st.cache_resource(_make_spec, show_spinner=False, max_entries=32)
+
+
 def page() -> None:
     """Draw the page."""
     st.title("Trade-offs")
@@ -87,7 +97,10 @@ def page() -> None:
     chosen = choose_evaluation(opened, address)
     options = _options(address, chosen)
     labels = _labels(chosen)
-    _figure(trade_off(chosen.points, options), labels)
+    spec: FigureSpec = _spec(
+        chosen, str(opened.home.root), opened.store.version, chosen.label, astuple(options)
+    )
+    _figure(spec, labels)
     methods = options.methods or ()
 
     st.header("At one density" if options.cost != "bytes_per_token" else "At one number of bytes")
@@ -115,10 +128,8 @@ def _labels(chosen: Chosen) -> dict[str, str]:
     """Return each cell's name, each name once."""
     rows = chosen.points[["cell_id", "policy", "settings"]].itertuples(index=False)
     labels = {str(cell): point_label(str(policy), str(settings)) for cell, policy, settings in rows}
-    seen = list(labels.values())
-    return {
-        cell: label if seen.count(label) == 1 else f"{label} ({cell[:6]})" for cell, label in labels.items()
-    }
+    seen = Counter(labels.values())
+    return {cell: label if seen[label] == 1 else f"{label} ({cell[:6]})" for cell, label in labels.items()}
 
 
 draw(page)

@@ -85,6 +85,34 @@ def test_a_sweep_runs_and_its_results_come_out_in_every_format(backend, tiny_fol
     assert (tmp_path / "bundle" / "measurements.parquet").is_file()
 
 
+def test_simulate_gives_the_papers_dense_streaming_rate(backend):
+    call = [
+        "simulate",
+        "--device",
+        "apple-a18",
+        "--shape",
+        "phi-3-medium",
+        "--dram-gb",
+        4,
+        "--paper-mode",
+        "--json",
+    ]
+    dense = json.loads(backend(*call, "--policy", "dense"))
+    assert dense["tokens_per_s"] == pytest.approx(0.293, abs=5e-4)
+    assert dense["how"] == "simulated"
+    half = json.loads(backend(*call, "--policy", "dip", "--set", "density=0.5"))
+    assert {"tokens_per_s", "dense_tokens_per_s", "hit_rate", "memory_gb", "seconds_by_part"} <= set(half)
+    assert half["hits"].startswith("assumed")
+
+
+@pytest.mark.real_data
+def test_misscurve_gives_the_measured_rates_of_a_real_trace(backend, data_root):
+    trace = data_root / "traces" / "qwen.csv"
+    for policy, expected in (("lru", 0.478), ("lfu", 0.439), ("belady", 0.327)):
+        record = json.loads(backend("misscurve", trace, "--policy", policy, "--warm", "--json"))
+        assert record["miss_rate_by_capacity"]["12"] == pytest.approx(expected, abs=5e-4)
+
+
 def test_methods_and_models_are_listed_for_people_and_for_programs(backend):
     methods = {each["method"]: each for each in json.loads(backend("methods", "--json"))["methods"]}
     assert {
@@ -113,6 +141,13 @@ def test_methods_and_models_are_listed_for_people_and_for_programs(backend):
         (["results", "--where", "modl=x"], "Results have no column 'modl'; did you mean 'model'?"),
         (["results", "--format", "xlsx"], "Results cannot be written as 'xlsx'"),
         (["export", "none", "-o", "x"], "none"),
+        (["misscurve", "none.csv"], "none.csv"),
+        (["misscurve", "none.csv", "--policy", "fifo"], "There is no eviction rule 'fifo'"),
+        (
+            ["simulate", "--device", "a18", "--shape", "phi-3-medium", "--dram-gb", "4", "--policy", "dense"],
+            "a18",
+        ),
+        (["record", "--policy", "dense", "--text", "nowhere.txt"], "masks no MLP"),
     ],
 )
 def test_bad_input_exits_2_with_one_sentence(backend, arguments, sentence):

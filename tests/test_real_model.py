@@ -56,7 +56,7 @@ def test_the_sweep_file_reproduces_the_seed(data_root, laboratory):
     """The first two windows of two seed cells, window by window, to 1e-4."""
     import pyarrow.parquet as pq
 
-    (bundle,) = SEED.glob("*/")
+    bundle = SEED / "wikitext2-16k"
     cells = {row["cell_id"]: row for row in pq.read_table(bundle / "cells.parquet").to_pylist()}
     seeded = pq.read_table(bundle / "windows.parquet").to_pylist()
     sweep = Sweep.from_yaml(REPOSITORY / "data" / "sweeps" / "seed.yaml")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import pandas as pd
@@ -39,7 +40,7 @@ class Curve:
         name = title_of(self.policy) + (f" ({self.variant})" if self.variant else "")
         return name if self.realisable else f"{name.removesuffix(' oracle')} (oracle)"
 
-    @property
+    @cached_property
     def realisable(self) -> bool:
         """No oracle: its points may stand on the front."""
         return bool((self.points["how"] != "oracle").all())
@@ -53,21 +54,20 @@ def curves(points: pd.DataFrame) -> list[Curve]:
     Args:
         points: Rows of one evaluation, as :func:`backend.results.queries.points` returns them.
     """
-    sparse = points[points["policy"] != "dense"]
-    if sparse.empty:
-        return []
-    newest = sparse.groupby("policy")["policy_version"].transform("max")
-    sparse = sparse[sparse["policy_version"] == newest]
-    apart = [
-        _variant(policy, settings)
-        for policy, settings in zip(sparse["policy"], sparse["settings"], strict=True)
-    ]
-    keyed = sparse.assign(_variant=[variant for variant, _ in apart], _swept=[swept for _, swept in apart])
+    groups: dict[tuple[str, str, bool], list[int]] = {}
+    newest: dict[str, int] = {}
+    named = zip(points["policy"], points["settings"], points["policy_version"], strict=True)
+    for row, (policy, settings, version) in enumerate(named):
+        if policy == "dense" or version < newest.get(policy, version):
+            continue
+        if version > newest.get(policy, version):
+            groups = {key: rows for key, rows in groups.items() if key[0] != policy}
+        newest[policy] = version
+        groups.setdefault((policy, *_variant(policy, settings)), []).append(row)
+    density = points["mlp_density"].to_numpy()
     found = [
-        Curve(str(policy), str(variant), group.drop(columns=["_variant", "_swept"]), bool(swept))
-        for (policy, variant, swept), group in keyed.sort_values("mlp_density", kind="stable").groupby(
-            ["policy", "_variant", "_swept"], sort=False
-        )
+        Curve(policy, variant, points.iloc[sorted(rows, key=density.__getitem__)], swept)
+        for (policy, variant, swept), rows in groups.items()
     ]
     order = {name: index for index, name in enumerate([*STYLES, *(n for n in METHODS if n not in STYLES)])}
     return sorted(found, key=lambda c: (order.get(c.policy, len(order)), c.policy, not c.swept, c.variant))
@@ -84,6 +84,7 @@ def title_of(policy: str) -> str:
     return METHODS[policy].title if policy in METHODS else policy
 
 
+@lru_cache(maxsize=100_000)
 def point_label(policy: str, settings: str) -> str:
     """Return one point's name for people: "DIP · density 0.5"."""
     said = json.loads(settings)
@@ -93,6 +94,7 @@ def point_label(policy: str, settings: str) -> str:
     return f"{title_of(policy)} · {shown}" if shown else title_of(policy)
 
 
+@lru_cache(maxsize=100_000)
 def _variant(policy: str, settings: str) -> tuple[str, bool]:
     said: dict[str, Any] = json.loads(settings)
     sweep = METHODS[policy].sweep_setting if policy in METHODS else None

@@ -94,10 +94,13 @@ def against_others(points: pd.DataFrame, windows: Windows, densities: tuple[floa
         c for c in curves(points) if c.key != SUBJECT and c.realisable and c.swept and c.policy != "random"
     ]
     series = tuple(s for rival in rivals if (s := _differences(points, windows, rival, grid)) is not None)
+    if not series:
+        return None
+    densities_shown, losses_shown = _near_zero(series)
     spec = FigureSpec(
         title=f"Loss of other methods minus {subject.label}'s, at equal density",
-        x=Axis(label=COST[_COST].label),
-        y=Axis(label=f"NLL − {subject.label}'s", unit="nats/token", range=_padded(series)),
+        x=Axis(label=COST[_COST].label, range=densities_shown),
+        y=Axis(label=f"NLL − {subject.label}'s", unit="nats/token", range=losses_shown),
         series=series,
         baselines=(Baseline(value=0.0, label=subject.label),),
         note=f"Above the line {subject.label} is better. ± one paired standard error; open: interpolated.",
@@ -185,11 +188,12 @@ def _differences(points: pd.DataFrame, windows: Windows, rival: Curve, grid: lis
     )
 
 
-def _padded(series: tuple[Series, ...]) -> tuple[float, float]:
-    """Return a range for differences that shows what is near zero: a tenth of a nat around it, or less."""
-    values = [abs(y) for s in series for y in s.y] or [0.1]
-    high = min(0.5, 1.1 * max(values))
-    return -0.15 * high, high
+def _near_zero(series: tuple[Series, ...]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return ranges of both axes that show where the differences are small, at most a quarter of a nat."""
+    pairs = [(x, y) for s in series for x, y in zip(s.x, s.y, strict=True)]
+    high = min(0.25, 1.1 * max(abs(y) for _, y in pairs))
+    shown = [x for x, y in pairs if abs(y) <= high]
+    return (min(shown, default=0.5) - 0.05, 1.0), (-0.15 * high, high)
 
 
 def _rise(delta: Estimate | None) -> str:

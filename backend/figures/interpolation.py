@@ -112,7 +112,8 @@ def crossing(curve: Curve, at: float, cost: str, dense: pd.Series) -> float | No
 
     x = COST[cost].values(curve.points).to_numpy()
     knots, cells = _knots(curve, x, dense, float(dense[cost]) * COST[cost].scale)
-    loss = {row["cell_id"]: math.log(row["perplexity"]) for _, row in curve.points.iterrows()}
+    measured = zip(curve.points["cell_id"], curve.points["perplexity"], strict=True)
+    loss = {cell: math.log(perplexity) for cell, perplexity in measured}
     loss[dense["cell_id"]] = math.log(dense["perplexity"])
     height = np.array([loss[cell] for cell in cells]) - math.log(at)
     holding = np.flatnonzero(height <= 0)
@@ -145,10 +146,9 @@ def _interpolate(
 
     found = {}
     for metric, values in windows.items():
-        known = [index for index, cell in enumerate(cells) if cell in values.index]
-        table = values.reindex([cells[index] for index in known]).to_numpy(dtype=float)
-        whole = len(known) == len(cells) and not np.isnan(table).any()
-        if whole:
+        rows = values.index.get_indexer(pd.Index(cells))
+        table = values.to_numpy(dtype=float)[rows]
+        if (rows >= 0).all() and not np.isnan(table).any():
             found[metric] = PchipInterpolator(knots, table, axis=0)(at)
     return found
 

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from backend.figures.palette import GREY
-from backend.figures.spec import Axis, FigureSpec, Series
+from backend.figures.spec import BAR_WIDTH, Axis, FigureSpec, Series
 
 Format = Literal["pdf", "svg", "png"]
 FONT = "STIXGeneral"
@@ -87,15 +87,19 @@ def _draw(spec: FigureSpec, width: float, height: float) -> Figure:
     axes = figure.add_subplot()
     axes.grid(visible=True, color="#E4E2DF", linewidth=0.5)
     axes.set_axisbelow(True)
+    ends: dict[float, float] = {}
     for order, series in enumerate(spec.series):
-        _add_series(axes, series, 3 + 0.01 * order)
+        if series.kind == "bar":
+            _add_bars(axes, series, ends)
+        else:
+            _add_series(axes, series, 3 + 0.01 * order)
     for baseline in spec.baselines:
         line = {"color": "black", "linewidth": 0.7, "linestyle": _DASHES["dash"], "zorder": 2}
         (axes.axhline if baseline.axis == "y" else axes.axvline)(baseline.value, **line)
         _name_baseline(axes, baseline.value, baseline.label, baseline.axis)
     _set_axis(axes, spec.x, "x")
     _set_axis(axes, spec.y, "y")
-    if len(spec.series) > 1 and not spec.y.ticks:
+    if len(spec.series) > 1 and (ends or not spec.y.ticks):
         columns = 2 if width < 4 else 3 if width < 6 else 4
         figure.legend(loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.2)
     return figure
@@ -122,8 +126,8 @@ def _add_series(axes: Axes, series: Series, zorder: float) -> None:
         yerr=_errors(series.y_err),
         label=series.label,
         color=colour,
-        linestyle=_DASHES[series.style.dash] if series.kind == "line" else "none",
-        marker=marker,
+        linestyle="none" if series.kind == "markers" else _DASHES[series.style.dash],
+        marker="none" if series.kind == "curve" else marker,
         markersize=3.6,
         linewidth=1.0,
         elinewidth=0.7,
@@ -139,6 +143,16 @@ def _add_series(axes: Axes, series: Series, zorder: float) -> None:
                 [series.x[i] for i in at], [series.y[i] for i in at], linestyle="none", marker=marker,
                 markersize=3.6, markerfacecolor=fill, markeredgecolor=edge, zorder=zorder + 0.2,
             )  # fmt: skip
+
+
+def _add_bars(axes: Axes, series: Series, ends: dict[float, float]) -> None:
+    """Draw bars that begin where those before them in the same row end."""
+    starts = [ends.get(row, 0.0) for row in series.y]
+    axes.barh(
+        series.y, series.x, BAR_WIDTH, starts, color=series.style.colour, edgecolor="white", linewidth=0.5,
+        label=series.label, zorder=3,
+    )  # fmt: skip
+    ends.update({row: start + length for row, start, length in zip(series.y, starts, series.x, strict=True)})
 
 
 def _errors(values: tuple[float | None, ...]) -> list[float] | None:

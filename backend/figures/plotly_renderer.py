@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from backend.figures.palette import GREY
-from backend.figures.spec import Axis, Baseline, FigureSpec, Series
+from backend.figures.spec import BAR_WIDTH, Axis, Baseline, FigureSpec, Series
 
 CONFIG: dict[str, Any] = {
     "showSendToCloud": False,
@@ -32,25 +32,27 @@ def to_plotly(spec: FigureSpec, *, dark: bool = False, height: int = 480, legend
         height: Pixels.
         legend: Whether there is a legend.
     """
-    figure = go.Figure([_trace(series, dark) for series in spec.series])
-    for baseline in spec.baselines:
-        _add_baseline(figure, baseline, dark)
-    figure.update_xaxes(**_axis(spec.x, dark))
-    figure.update_yaxes(**_axis(spec.y, dark))
-    figure.update_layout(
-        height=height,
-        margin={"l": 10, "r": 16, "t": 10, "b": 10},
-        showlegend=legend,
-        legend={
+    layout = {
+        "xaxis": _axis(spec.x, dark),
+        "yaxis": _axis(spec.y, dark),
+        "shapes": [_baseline(baseline, dark) for baseline in spec.baselines],
+        "annotations": [_baseline_name(baseline, dark) for baseline in spec.baselines],
+        "height": height,
+        "margin": {"l": 10, "r": 16, "t": 10, "b": 10},
+        "showlegend": legend,
+        "barmode": "stack",
+        "legend": {
             "orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom",
-            "itemwidth": 36, "title": {"text": ""}, "font": {"size": 12, "color": _INK[dark]},
+            "itemwidth": 36, "traceorder": "normal", "title": {"text": ""},
+            "font": {"size": 12, "color": _INK[dark]},
         },
-        hoverlabel={"align": "left"},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": _INK[dark]},
-    )  # fmt: skip
-    return figure
+        "hoverlabel": {"align": "left"},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"color": _INK[dark]},
+    }  # fmt: skip
+    # Made at once: Plotly checks everything anew with each update of a figure, which takes far longer.
+    return go.Figure({"data": [_trace(series, dark) for series in spec.series], "layout": layout})
 
 
 def to_html(spec: FigureSpec) -> bytes:
@@ -66,31 +68,53 @@ def to_html(spec: FigureSpec) -> bytes:
     return page.encode()
 
 
-def _trace(series: Series, dark: bool) -> go.Scatter:
+def _trace(series: Series, dark: bool) -> dict[str, Any]:
+    if series.kind == "bar":
+        return _bar(series, dark)
     colour = series.style.colour_on(dark)
     front = series.kind == "front"
     fills = [GREY if faded else colour for faded in series.faded] or colour
     symbols = [f"{series.style.marker}{'-open' if hollow else ''}" for hollow in series.hollow]
-    return go.Scatter(
-        name=html.escape(series.label),
-        x=list(series.x),
-        y=list(series.y),
-        mode={"line": "lines+markers", "markers": "markers", "front": "lines"}[series.kind],
-        line={
+    return {
+        "type": "scatter",
+        "name": html.escape(series.label),
+        "x": list(series.x),
+        "y": list(series.y),
+        "mode": {"line": "lines+markers", "markers": "markers"}.get(series.kind, "lines"),
+        "line": {
             "color": colour, "dash": series.style.dash, "width": 5 if front else 1.8,
             "shape": "hv" if front else "linear",
         },
-        opacity=0.4 if front else 1.0,
-        marker={
+        "opacity": 0.4 if front else 1.0,
+        "marker": {
             "color": fills, "symbol": symbols or series.style.marker, "size": 9,
             "line": {"width": 1.5 if series.hollow else 0, "color": colour},
         },
-        error_x=_errors(series.x_err, colour),
-        error_y=_errors(series.y_err, colour),
-        customdata=list(series.ids) or None,
-        text=[html.escape(detail).replace("\n", "<br>") for detail in series.details] or None,
-        hoverinfo="text" if series.details else "skip",
-    )  # fmt: skip
+        "error_x": _errors(series.x_err, colour),
+        "error_y": _errors(series.y_err, colour),
+        "customdata": list(series.ids) or None,
+        "text": _hovers(series),
+        "hoverinfo": "text" if series.details else "skip",
+    }  # fmt: skip
+
+
+def _bar(series: Series, dark: bool) -> dict[str, Any]:
+    return {
+        "type": "bar",
+        "name": html.escape(series.label),
+        "x": list(series.x),
+        "y": list(series.y),
+        "orientation": "h",
+        "width": BAR_WIDTH,
+        "marker": {"color": series.style.colour_on(dark), "line": {"width": 1, "color": _PAPER[dark]}},
+        "text": _hovers(series),
+        "textposition": "none",
+        "hoverinfo": "text" if series.details else "skip",
+    }
+
+
+def _hovers(series: Series) -> list[str] | None:
+    return [html.escape(detail).replace("\n", "<br>") for detail in series.details] or None
 
 
 def _errors(values: tuple[float | None, ...], colour: str) -> dict[str, Any] | None:
@@ -141,10 +165,19 @@ def _decades(axis: Axis) -> float:
     return math.log10(axis.range[1] / axis.range[0]) if axis.range else 9.0
 
 
-def _add_baseline(figure: go.Figure, baseline: Baseline, dark: bool) -> None:
+def _baseline(baseline: Baseline, dark: bool) -> dict[str, Any]:
     line = {"color": _INK[dark], "width": 1, "dash": "dash"}
-    text = {"annotation_text": html.escape(baseline.label), "annotation_font_color": _INK[dark]}
-    if baseline.axis == "y":
-        figure.add_hline(baseline.value, line=line, annotation_position="top left", **text)
-    else:
-        figure.add_vline(baseline.value, line=line, annotation_position="top right", **text)
+    ends = {"x0": 0, "x1": 1, "y0": baseline.value, "y1": baseline.value, "xref": "x domain", "yref": "y"}
+    if baseline.axis == "x":
+        ends = {"x0": baseline.value, "x1": baseline.value, "y0": 0, "y1": 1, "xref": "x", "yref": "y domain"}
+    return {"type": "line", "line": line, **ends}
+
+
+def _baseline_name(baseline: Baseline, dark: bool) -> dict[str, Any]:
+    place = {"x": 0, "y": baseline.value, "xref": "x domain", "yref": "y"}
+    if baseline.axis == "x":
+        place = {"x": baseline.value, "y": 1, "xref": "x", "yref": "y domain"}
+    return {
+        "text": html.escape(baseline.label), "showarrow": False, "font": {"color": _INK[dark]},
+        "xanchor": "left", "yanchor": "bottom" if baseline.axis == "y" else "top", **place,
+    }  # fmt: skip

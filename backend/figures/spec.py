@@ -15,6 +15,8 @@ from backend.figures.palette import Style
 
 Better = Literal["higher", "lower"]
 How = Literal["measured", "simulated", "oracle"]
+BAR_WIDTH = 0.6
+"""How much of its row a bar fills."""
 
 
 class _Frozen(BaseModel):
@@ -55,7 +57,8 @@ class Series(_Frozen):
         name: Its key: a method's name in the registry, or "front".
         label: Its name in the legend.
         style: Colour, marker and dash.
-        kind: "markers", "line" (a line through the points, with markers) or "front" (a staircase).
+        kind: "markers", "line" (a line through the points, with markers), "curve" (a line alone), "front" (a
+            staircase) or "bar" (a horizontal bar from where the bars before it end; x its length, y its row).
         x: Positions.
         y: Values.
         x_err: One standard error of each x, None where there is none.
@@ -69,7 +72,7 @@ class Series(_Frozen):
     name: str
     label: str
     style: Style
-    kind: Literal["markers", "line", "front"] = "line"
+    kind: Literal["markers", "line", "curve", "front", "bar"] = "line"
     x: tuple[float, ...]
     y: tuple[float, ...]
     x_err: tuple[float | None, ...] = ()

@@ -137,7 +137,7 @@ def _series(curve: Curve, quality: Metric, cost: Metric, front: set[str], domina
         y=tuple(quality.values(points).tolist()),
         y_err=_errors(quality, points),
         ids=tuple(points["cell_id"]),
-        details=tuple(_detail(row) for _, row in points.iterrows()),
+        details=_details(points),
         faded=faded,
     )
 
@@ -152,7 +152,7 @@ def _dense_series(dense: pd.Series, quality: Metric, cost: Metric) -> Series:
         x=tuple(cost.values(points).tolist()),
         y=tuple(quality.values(points).tolist()),
         ids=(str(dense["cell_id"]),),
-        details=(_detail(dense),),
+        details=_details(points),
     )
 
 
@@ -160,16 +160,16 @@ def _errors(metric: Metric, points: pd.DataFrame) -> tuple[float | None, ...]:
     return tuple(None if math.isnan(error) else error for error in metric.errors(points).tolist())
 
 
-def _detail(row: pd.Series) -> str:
-    """Return what hovering over a point says, line by line."""
-    one = row.to_frame().T
-    said = [point_label(str(row["policy"]), str(row["settings"]))]
+def _details(points: pd.DataFrame) -> tuple[str, ...]:
+    """Return what hovering over each point says, line by line."""
+    columns = [[point_label(*named) for named in zip(points["policy"], points["settings"], strict=True)]]
     for metric in (*QUALITY.values(), *COST.values()):
-        value = float(metric.values(one).iloc[0])
-        if not math.isnan(value):
-            error = float(metric.errors(one).iloc[0])
-            said.append(f"{metric.label}: {metric.show(value, error)} {metric.unit}".rstrip())
-    return "\n".join(said)
+        found = zip(metric.values(points).tolist(), metric.errors(points).tolist(), strict=True)
+        said = (
+            f"{metric.label}: {metric.show(value, error)} {metric.unit}".rstrip() for value, error in found
+        )
+        columns.append(list(said))
+    return tuple("\n".join(lines) for lines in zip(*columns, strict=True))
 
 
 def _limit(quality: Metric, view: str, dense: pd.Series | None) -> float | None:

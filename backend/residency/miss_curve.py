@@ -113,20 +113,18 @@ def miss_curve_of(
     from backend.residency import stack_kernels
 
     rule, largest = rule_code(eviction), largest_set(trace)
-    found = np.zeros(trace.size, np.int64)
     counted = np.ones(trace.tokens, bool) if counted is None else np.asarray(counted, bool)
     weights = counted.view(np.uint8)
-    if rule == 0:
-        first_uses = stack_kernels.recency_walk(
-            *trace.kernel, trace.size, trace.tokens, trace.ranked, weights, found
-        )
+    found = np.zeros(trace.size, np.int64)
+    limit = trace.size
+    if eviction == "lru":
+        stack_kernels.recency_walk(*trace.kernel, trace.size, trace.tokens, trace.ranked, weights, found)
         # Below the largest token's set a cache keeps hits and loads by score: what ages cannot tell.
         limit = 0 if trace.ranked else largest
-    else:
-        limit, first_uses = trace.size, 0
+    hits = np.concatenate([[0], np.cumsum(found)])
     if limit:
-        first_found = np.zeros(trace.size, np.int64)
-        first_uses = stack_kernels.priority_walk(
+        found[:] = 0
+        stack_kernels.priority_walk(
             *trace.kernel,
             next_uses(trace, rule),
             score_bits(trace),
@@ -137,11 +135,11 @@ def miss_curve_of(
             seed,
             weights,
             limit,
-            first_found,
+            found,
         )
-    hits = np.concatenate([[0], np.cumsum(found)])
-    if limit:
-        hits[: limit + 1] = np.concatenate([[0], np.cumsum(first_found[:limit])])
+        hits[1 : limit + 1] = np.cumsum(found[:limit])
     counts = trace.counts[counted]
-    smallest = largest if trace.ranked else 0
-    return MissCurve(hits, int(counts.sum()), int(first_uses), len(counts), smallest)
+    accesses = int(counts.sum())
+    # With room for all N entries nothing is ever evicted: what misses then was never used before.
+    first_uses = accesses - int(hits[-1])
+    return MissCurve(hits, accesses, first_uses, len(counts), largest if trace.ranked else 0)

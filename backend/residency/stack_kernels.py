@@ -9,12 +9,15 @@ import numpy as np
 from backend.residency.compiling import compiled
 from backend.residency.step_kernels import BELADY, RANDOM, draw, fetch, load_key, scratch, touch
 
+WAITING, PLACED = 1, 2
+"""What becomes of a member's flag on the way down the stack."""
+
 
 @compiled
 def recency_walk(
     rows: Any, offsets: Any, entries: Any, size: int, tokens: int, ranked: bool, counted: Any, found: Any
-) -> int:
-    """LRU at every size that holds the largest token, in one pass; return the first uses counted.
+) -> None:
+    """LRU at every size that holds the largest token, in one pass.
 
     The stack lists the entries seen, latest first. ``found[p]`` grows by the accesses (of tokens t with
     ``counted[t]``, uint8) to the entry at rank p of the stack as it stood BEFORE the token: hits of every
@@ -23,7 +26,7 @@ def recency_walk(
     members, flags, _ = scratch(size)
     stack, others = np.empty(size, np.int32), np.empty(size + 1, np.int32)
     seen = np.zeros(size, np.uint8)
-    depth = count = first_uses = 0
+    depth = count = 0
     for t in range(tokens):
         count = fetch(t, rows, offsets, entries, members, count, flags)
         old = count
@@ -33,7 +36,6 @@ def recency_walk(
                 old += seen[members[a]]
                 seen[members[a]] = 1
         counts = counted[t]
-        first_uses += counts * (count - old)
         met = kept = p = 0
         end = depth if old < count else 0  # new entries push the whole stack down, old ones only a part
         while met < old or p < end:
@@ -48,7 +50,6 @@ def recency_walk(
         for a in range(count):
             stack[a] = members[count - 1 - a] if ranked else members[a]
         stack[count : count + kept] = others[:kept]
-    return first_uses
 
 
 @compiled
@@ -92,8 +93,8 @@ def priority_walk(
     counted: Any,
     limit: int,
     found: Any,
-) -> int:
-    """Any rule at every size up to ``limit``, in one pass; return the first uses counted.
+) -> None:
+    """Any rule at every size up to ``limit``, in one pass.
 
     The first C entries of the stack are what a cache of C slots holds, since a smaller cache's content
     lies inside a larger one's (Mattson et al., 1970; here a token accesses its whole set at once). Going
@@ -104,21 +105,21 @@ def priority_walk(
     key = np.arange(size - 1, -1, -1).astype(np.int64)
     stack, renewed = np.empty(size, np.int32), np.empty(size, np.int32)
     heap, heap_entries = np.empty(size + 1, np.int64), np.empty(size + 1, np.int32)
-    placed, seen = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+    loads = np.empty(size, np.int32)
     bypass = rule == BELADY and not ranked
-    depth = count = first = first_uses = 0
+    depth = count = first = 0
     for t in range(tokens):
         count = fetch(t, rows, offsets, entries, members, count, flags)
         touch(key, members, count, rule, ranked, t, uses[first : first + count])
         first += count
         counts = counted[t]
         row = bits[min(t, bits.shape[0] - 1)]
-        for a in range(count):
-            first_uses += counts * (1 - seen[members[a]])
-            seen[members[a]] = 1
-            placed[members[a]] = 0
-            order_keys[a] = -load_key(a, members[a], size, row)
-        order = np.argsort(order_keys[:count]) if row.shape[0] > 0 else np.arange(count)
+        if row.shape[0] > 0:
+            for a in range(count):
+                order_keys[a] = -load_key(a, members[a], size, row)
+            loads[:count] = members[:count][np.argsort(order_keys[:count])]
+        else:
+            loads[:count] = members[:count]
         length = at = 0
         if bypass:
             for a in range(count):
@@ -129,17 +130,17 @@ def priority_walk(
             entry = stack[p] if p < depth else -1
             if entry >= 0 and flags[entry]:
                 found[p] += counts
-            elif entry >= 0:
+            elif entry >= 0 and count < limit:  # else no place is left for idle entries
                 if rule == RANDOM:
                     key[entry] = draw(seed, t, entry) * size + size - 1 - entry
                 _push(heap, length, key[entry], entry, heap_entries)
                 length += 1
             if p < count and not bypass:
-                if entry < 0 or not flags[entry] or placed[entry]:
-                    while placed[members[order[at]]]:
+                if entry < 0 or flags[entry] != WAITING:
+                    while flags[loads[at]] == PLACED:
                         at += 1
-                    entry = members[order[at]]
-                placed[entry] = 1
+                    entry = loads[at]
+                flags[entry] = PLACED
             elif length > 0:
                 entry = _pop(heap, length, heap_entries)
                 length -= 1
@@ -149,32 +150,26 @@ def priority_walk(
             fresh = p + 1
         depth = fresh
         stack[:depth] = renewed[:depth]
-    return first_uses
 
 
 @compiled
-def reuse_gaps(
-    rows: Any, offsets: Any, entries: Any, size: int, tokens: int, counted: Any, gaps: Any, stays: Any
-) -> int:
-    """Count the tokens between one use of an entry and its next; return the first uses counted.
+def reuse_gaps(rows: Any, offsets: Any, entries: Any, size: int, tokens: int, gaps: Any, stays: Any) -> None:
+    """Count the tokens between one use of an entry and its next.
 
-    ``gaps[g]``: counted accesses whose entry was last used g tokens before.
+    ``gaps[g]``: accesses whose entry was last used g tokens before.
     ``stays[g]``: uses after which the entry is used again, or the trace ends, g tokens later.
     """
     members, flags, _ = scratch(size)
     last = np.full(size, -1, np.int64)
-    count = first_uses = 0
+    count = 0
     for t in range(tokens):
         count = fetch(t, rows, offsets, entries, members, count, flags)
         for a in range(count):
             i = members[a]
             if last[i] >= 0:
-                gaps[t - last[i]] += counted[t]
+                gaps[t - last[i]] += 1
                 stays[t - last[i]] += 1
-            else:
-                first_uses += counted[t]
             last[i] = t
     for i in range(size):
         if last[i] >= 0:
             stays[tokens - last[i]] += 1
-    return first_uses

@@ -23,13 +23,16 @@ class WindowCurve:
         misses: Of all tokens. # int64 [T+1]
         mean_resident: Entries in fast memory after a token, averaged over the tokens. # float64 [T+1]
         accesses: All accesses.
-        first_uses: Of them, to an entry never used before: misses at any length.
     """
 
     misses: NDArray[np.int64]
     mean_resident: NDArray[np.float64]
     accesses: int
-    first_uses: int
+
+    @property
+    def first_uses(self) -> int:
+        """Accesses to an entry never used before: misses at any length."""
+        return int(self.misses[-1])
 
     def miss_rate(self, window: int) -> float:
         """Return misses over accesses with a window of ``window`` tokens."""
@@ -46,12 +49,13 @@ def window_curve(trace: Trace) -> WindowCurve:
 
     tokens = trace.tokens
     gaps, stays = np.zeros(tokens + 1, np.int64), np.zeros(tokens + 1, np.int64)
-    counted = np.ones(tokens, np.uint8)
-    first_uses = stack_kernels.reuse_gaps(*trace.kernel, trace.size, tokens, counted, gaps, stays)
+    stack_kernels.reuse_gaps(*trace.kernel, trace.size, tokens, gaps, stays)
     accesses = int(trace.counts.sum())
-    longer = stays.sum() - np.cumsum(stays)  # uses whose entry stays unused for more than k tokens
-    resident = np.concatenate([[0], np.cumsum(longer[:-1] + stays[1:])])
-    return WindowCurve(accesses - np.cumsum(gaps), resident / max(1, tokens), accesses, int(first_uses))
+    longer = stays.sum() - np.cumsum(stays)  # uses whose entry is not used again within k tokens
+    resident = np.concatenate(
+        [[0], np.cumsum(longer[:-1])]
+    )  # Σ min(k, stay), since min(k, s) = Σ_{j<k} [s > j]
+    return WindowCurve(accesses - np.cumsum(gaps), resident / max(1, tokens), accesses)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -60,12 +63,12 @@ def evaluation(opened: OpenStore, table: pd.DataFrame, place: int, label: str) -
 
 def evaluation_labels(table: pd.DataFrame) -> list[str]:
     """Return a name for each evaluation, each once: "smollm2-135m · wikitext2 · 16 × 1024 tokens"."""
-    labels = [_label(row) for _, row in table.iterrows()]
-    doubled = {label for label in labels if labels.count(label) > 1}
-    hashes = [f"{row['model_sha256'][:6]}/{row['text_sha256'][:6]}" for _, row in table.iterrows()]
+    rows = table[list(EVALUATION_KEYS)].to_dict("records")
+    labels = [_label(row) for row in rows]
+    seen = Counter(labels)
     return [
-        f"{label} · {hash_}" if label in doubled else label
-        for label, hash_ in zip(labels, hashes, strict=True)
+        label if seen[label] == 1 else f"{label} · {row['model_sha256'][:6]}/{row['text_sha256'][:6]}"
+        for label, row in zip(labels, rows, strict=True)
     ]
 
 
@@ -82,7 +85,7 @@ def model_note(model: str) -> str:
     return CATALOG[model].notes if model in CATALOG else ""
 
 
-def _label(row: pd.Series) -> str:
+def _label(row: dict[Hashable, Any]) -> str:
     windows = f"{row['tokens'] // row['window']} × {row['window']} tokens"
     stride = "" if row["stride"] == row["window"] else f", stride {row['stride']}"
     dtype = "" if row["dtype"] == "float32" else f" · {row['dtype']}"

@@ -9,6 +9,14 @@ import streamlit as st
 
 from backend.figures import FigureSpec, matplotlib_renderer, plotly_renderer
 
+WIDTHS = {
+    "NeurIPS, ICLR (5.5 in)": 5.5,
+    "ICML, CVPR column (3.25 in)": 3.25,
+    "ICML page (6.75 in)": 6.75,
+    "TMLR (6.5 in)": 6.5,
+}
+"""Widths of figures by venue, in inches."""
+
 
 def is_dark() -> bool:
     """Tell whether the page is shown in the dark theme."""
@@ -45,15 +53,23 @@ def show_figure(
         with st.popover("Data", icon=":material/table:", key=f"{key}_data", on_change="rerun") as data:
             if data.open:
                 st.dataframe(spec.frame(), hide_index=True, alt=f"Data of the figure: {spec.title}")
-        with st.popover("Export", icon=":material/download:", key=f"{key}_export"):
-            _exports(spec, key, paper)
+        with st.popover(
+            "Export", icon=":material/download:", key=f"{key}_export", on_change="rerun"
+        ) as export:
+            if export.open:
+                _exports(spec, key, paper)
     return event
 
 
 def _exports(spec: FigureSpec, key: str, paper: tuple[float, float]) -> None:
-    width, height = paper
     name = _file_name(spec.title)
-    st.caption(f"For paper: {width:g} × {height:g} inches, fonts embedded.")
+    default = next((venue for venue, inches in WIDTHS.items() if inches == paper[0]), next(iter(WIDTHS)))
+    venue = st.selectbox(
+        "Width on paper", list(WIDTHS), index=list(WIDTHS).index(default), key=f"{key}_width"
+    )
+    width = WIDTHS[venue]
+    height = round(paper[1] * (width / paper[0]) ** 0.5, 2)  # a wide figure need not be as much taller
+    st.caption(f"{width:g} × {height:g} inches, 8 pt, fonts embedded.")
 
     def drawn(format: Literal["pdf", "svg", "png"]) -> bytes:
         return matplotlib_renderer.to_bytes(spec, format, width=width, height=height)

@@ -43,9 +43,7 @@ def _form(opened: OpenStore, chosen: Chosen) -> None:
         method = st.selectbox(
             "Method", names, format_func=lambda name: METHODS[name].title, key="measure_method", width=220
         )
-        by = st.segmented_control(
-            "Set it by", ["Density", "Own settings"], default="Density", key="measure_by", required=True
-        )
+        by = st.radio("Set it by", ["Density", "Own settings"], key="measure_by", horizontal=True)
         tokens = st.selectbox(
             "Tokens", TOKENS, key="measure_tokens", width=110, format_func=lambda number: f"{number:,}"
         )
@@ -107,7 +105,8 @@ def _result(opened: OpenStore, chosen: Chosen, run_id: str, unfinished: bool) ->
     if unfinished and run.status not in UNFINISHED:
         st.rerun()
     with st.container(border=True):
-        show_progress(opened, run)
+        if run.status != "done":
+            show_progress(opened, run)
         points = queries.points(opened.store, run_id=run_id)
         sparse = points[points["policy"] != "dense"]
         if not sparse.empty:
@@ -126,11 +125,12 @@ def _card(row: pd.Series, dense: pd.Series | None, chosen: Chosen) -> None:
         dense_shown = "" if dense is None else f" (dense {dense['perplexity']:.2f})"
         st.metric("Perplexity" + dense_shown, f"{row['perplexity']:.2f}", width="content")
         st.metric("Rise over dense, paired", as_rise(delta), width="content")
-        st.metric("ΔNLL, nats/token", with_error(delta, sign=True), width="content")
-        st.metric("KL, nats/token", QUALITY["kl"].show(row["kl"], row["kl_stderr"]), width="content")
-        st.metric(
-            "Agreement", QUALITY["agreement"].show(row["agreement"], row["agreement_stderr"]), width="content"
-        )
+    others = [
+        f"ΔNLL {with_error(delta, sign=True)} nats/token",
+        f"KL {QUALITY['kl'].show(row['kl'], row['kl_stderr'])} nats/token",
+        f"agreement {QUALITY['agreement'].show(row['agreement'], row['agreement_stderr'])}",
+    ]
+    st.markdown(" · ".join(others))
     tokens, window = int(row["tokens"]), int(row["window"])
     if (tokens, window) != (chosen.keys["tokens"], chosen.keys["window"]):
         st.caption(

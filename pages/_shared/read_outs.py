@@ -87,8 +87,10 @@ def budget_section(chosen: Chosen, methods: tuple[str, ...], cost: str) -> None:
         )
     else:
         st.markdown("No usable method that was measured keeps to this budget.")
+    rows = chosen.points[["cell_id", "policy", "settings"]].itertuples(index=False)
+    names = {str(cell): point_label(str(policy), str(settings)) for cell, policy, settings in rows}
     st.dataframe(
-        pd.DataFrame([_budget_row(feasible, metric, chosen.points) for feasible in found]),
+        pd.DataFrame([_budget_row(feasible, metric, names) for feasible in found]),
         hide_index=True,
         key="budget_table",
         alt=f"Each method's cheapest point within {budget:g} % of dense perplexity",
@@ -99,7 +101,7 @@ def _slider(address: Address, points: pd.DataFrame, metric: Metric) -> float:
     values = metric.values(points)
     if metric.scale == 1.0:
         return address.number(
-            f"{metric.label} ({metric.unit})", 0.05, 1.0, SLIDER_KEYS[metric.name], default=0.5, step=0.01
+            f"{metric.label} ({metric.unit})", 0.05, 1.0, SLIDER_KEYS[metric.name], default=0.7, step=0.01
         )
     low, high = float(int(values.min())), float(int(values.max()) + 1)
     return address.number(
@@ -139,13 +141,11 @@ def _how(reading: MethodReading, metric: Metric) -> str:
     return f"measured at {metric.show(reading.x)}" if reading.state == "measured" else reading.state
 
 
-def _budget_row(feasible: Feasible, metric: Metric, points: pd.DataFrame) -> dict[str, str]:
-    cells = points[points["cell_id"] == feasible.cell]
-    named = [point_label(*row) for row in cells[["policy", "settings"]].itertuples(index=False)]
+def _budget_row(feasible: Feasible, metric: Metric, names: dict[str, str]) -> dict[str, str]:
     return {
         "Method": feasible.curve.label,
         f"{metric.label} ↓": metric.show(feasible.x) if feasible.cell else "none measured",
         "Rise over dense": as_rise(feasible.delta_nll),
-        "Point": named[0] if named else "–",
+        "Point": names.get(feasible.cell, "–"),
         "Curve crosses at": f"{metric.show(feasible.crossing)} (interpolated)" if feasible.crossing else "–",
     }

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 from backend.home import Home
 from docs.screenshots import CHROMIUM, FLAGS, running_app, settle
 from tests.figures.figures_samples import MODEL, TEXT, WINDOW, WINDOWS, write_results
+from tests.figures.memory_samples import write_memory
 
 EVALUATION = f"{MODEL} · {TEXT} · {WINDOWS} × {WINDOW} tokens"
 """The made-up results, whatever else the store holds (the seed)."""
@@ -41,7 +42,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The app on made-up results; gives its address."""
     if not Path(CHROMIUM).exists():
         pytest.skip(f"there is no Chromium at {CHROMIUM}; set CHROMIUM")
-    home = write_results(Home.resolve(tmp_path_factory.mktemp("browser") / "home"))
+    home = write_memory(write_results(Home.resolve(tmp_path_factory.mktemp("browser") / "home")))
     with running_app(home.root) as base:
         yield base
 
@@ -83,5 +84,5 @@ def _visit(app: str, browser: Browser, scheme: str) -> Iterator[Visit]:
 
 
 def _is_error(said: ConsoleMessage) -> bool:
-    """Tell whether the console says an error; Streamlit's own search for its base path makes two of each page."""
+    """Tell whether the console says an error; Streamlit's search for its own base path makes some."""
     return said.type == "error" and "/_stcore/" not in said.location["url"]

@@ -13,14 +13,21 @@ from docs.screenshots import CHART_MILLISECONDS, settle
 from tests.browser.conftest import EVALUATION, Visit
 
 pytestmark = pytest.mark.browser
-PAGES = {"": "Sparsity Lens", "trade_offs": "Trade-offs", "runs": "Runs", "methods": "Methods"}
+PAGES = {
+    "": "Sparsity Lens",
+    "trade_offs": "Trade-offs",
+    "dip_memory": "DIP and memory",
+    "runs": "Runs",
+    "methods": "Methods",
+}
 
 
 @pytest.mark.parametrize("path", PAGES)
 def test_each_page_opens_from_its_address(path: str, visit: Visit) -> None:
     page = visit.open(path)
     expect(page.get_by_role("heading", level=1)).to_have_text(PAGES[path])
-    expect(page.get_by_test_id("stSidebarNavLink")).to_have_count(len(PAGES))
+    for title in ("Home", "Trade-offs", "Runs", "Methods"):
+        expect(page.get_by_test_id("stSidebarNavLink").get_by_text(title, exact=True)).to_be_visible()
     expect(page).to_have_title(re.compile("Sparsity Lens|" + PAGES[path]))
     assert visit.console == []
     assert visit.outside() == []
@@ -50,7 +57,7 @@ def test_a_slider_changes_the_address_and_the_read_out(visit: Visit) -> None:
     page = visit.open("trade_offs", evaluation=EVALUATION)
     before = _read_out(page)
     _press(page, "MLP density (share of MLP weights read)", "ArrowRight", 10)
-    expect(page).to_have_url(re.compile(r"[?&]density=0\.6\b"))
+    expect(page).to_have_url(re.compile(r"[?&]density=0\.8\b"))
     page.wait_for_function(
         "([key, text]) => document.querySelector(key)?.innerText !== text", arg=[_AT_COST, before]
     )
@@ -58,8 +65,8 @@ def test_a_slider_changes_the_address_and_the_read_out(visit: Visit) -> None:
     address = page.url
     page.goto(address)
     settle(page)
-    assert parse_qs(urlsplit(page.url).query)["density"] == ["0.6"]
-    expect(page.get_by_role("slider").first).to_have_attribute("aria-valuenow", "0.6")
+    assert parse_qs(urlsplit(page.url).query)["density"] == ["0.8"]
+    expect(page.get_by_role("slider").first).to_have_value("0.8")
     assert visit.console == []
 
 
@@ -78,9 +85,8 @@ def test_a_click_on_a_point_shows_its_card(visit: Visit) -> None:
     box = point.bounding_box()
     assert box is not None
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    expect(
-        page.get_by_text("Everything measured").or_(page.locator("[class*=st-key-card_]")).first
-    ).to_be_visible(timeout=CHART_MILLISECONDS)
+    card = page.get_by_role("region", name="Everything measured")
+    expect(card).to_be_visible(timeout=CHART_MILLISECONDS)
     expect(page).to_have_url(re.compile("points="))
     assert visit.console == []
 
@@ -94,6 +100,18 @@ def test_a_figure_can_be_taken_into_a_paper(label: str, start: bytes, visit: Vis
     if label == "PDF":
         page = pypdf.PdfReader(io.BytesIO(content)).pages[0]
         assert float(page.mediabox.width) == 5.5 * 72
+
+
+def test_the_width_on_paper_is_that_of_the_venue(visit: Visit) -> None:
+    page = visit.open("trade_offs", evaluation=EVALUATION)
+    page.locator(".st-key-trade_off_export button").first.click()
+    page.get_by_role("combobox", name="Width on paper").click()
+    page.get_by_role("option", name="ICML, CVPR column (3.25 in)").click()
+    expect(page.get_by_text("3.25 × 2.61 inches")).to_be_visible()
+    with page.expect_download(timeout=CHART_MILLISECONDS) as download:
+        page.get_by_role("button", name="PDF", exact=True).click()
+    box = pypdf.PdfReader(io.BytesIO(download.value.path().read_bytes())).pages[0].mediabox
+    assert float(box.width) == 3.25 * 72
 
 
 def test_the_data_of_a_figure_can_be_taken_along(visit: Visit) -> None:

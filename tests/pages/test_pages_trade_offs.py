@@ -23,7 +23,7 @@ def read_out(page: AppTest) -> pd.DataFrame:
 
 
 def test_the_density_slider_reads_every_method_out(results_home: Home, open_page: Open) -> None:
-    page = open_page("trade_offs")
+    page = open_page("trade_offs", density="0.5")
     at_half = read_out(page)
     assert at_half.loc["DIP", "How"] == "measured at 0.500"
     assert at_half.loc["GLU pruning", "How"] == "cannot reach"
@@ -97,7 +97,7 @@ def test_a_bad_address_is_one_sentence_and_the_default(
     page = open_page("trade_offs", **{key: value})
     assert len(page.warning) == 1
     assert sentence in page.warning[0].value
-    assert page.slider(key="density").value == 0.5
+    assert page.slider(key="density").value == 0.7
     assert not page.error
 
 
@@ -156,7 +156,7 @@ def test_a_measured_point_stands_beside_its_own_dense_run(results_home: Home, op
 
 def test_own_settings_are_checked(results_home: Home, open_page: Open) -> None:
     page = open_page("trade_offs")
-    page.segmented_control(key="measure_by").set_value("Own settings").run()
+    page.radio(key="measure_by").set_value("Own settings").run()
     assert "give density, or both input_keep and neuron_keep" in page.error[0].value
     _fill(page, "measure_dip_input_keep", "0.5")
     _fill(page, "measure_dip_neuron_keep", "0.4, 0.6")

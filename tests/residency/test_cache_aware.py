@@ -21,7 +21,7 @@ def chosen(scores, k, gamma, capacity, rule="lru", exempt=0, warm_up=False):
     return masks, int(caches.hits[0]), caches
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     scores=score_matrices(),
     k=st.integers(1, 11),

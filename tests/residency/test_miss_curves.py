@@ -20,7 +20,7 @@ ANY_TRACE = st.one_of(mask_traces(), expert_traces())
 SEED = 5
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(mask_traces(), RULES)
 def test_every_size_equals_the_reference_run_at_that_size(trace, rule):
     curve = miss_curve_of(trace, rule, seed=SEED)
@@ -29,7 +29,7 @@ def test_every_size_equals_the_reference_run_at_that_size(trace, rule):
         assert curve.misses(capacity) == sum(slow), capacity
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(ANY_TRACE, RULES, st.data())
 def test_every_size_equals_one_cache_of_that_size_also_after_a_warm_start(trace, rule, data):
     counted = np.array(data.draw(st.lists(st.booleans(), min_size=trace.tokens, max_size=trace.tokens)))
@@ -41,7 +41,7 @@ def test_every_size_equals_one_cache_of_that_size_also_after_a_warm_start(trace,
         assert rate == pytest.approx(misses / max(1, curve.accesses))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(ANY_TRACE, RULES)
 def test_more_slots_never_miss_more_and_all_slots_miss_first_uses_only(trace, rule):
     curve = miss_curve_of(trace, rule)
@@ -51,7 +51,7 @@ def test_more_slots_never_miss_more_and_all_slots_miss_first_uses_only(trace, ru
     assert curve.hits[0] == 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(ANY_TRACE)
 def test_belady_is_never_above_the_others(trace):
     best = miss_curve_of(trace, "belady")
@@ -60,7 +60,7 @@ def test_belady_is_never_above_the_others(trace):
         assert all(best.misses(c) <= curve.misses(c) for c in range(curve.smallest, trace.size + 1))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(mask_traces(), RULES)
 def test_a_smaller_caches_content_lies_inside_a_larger_ones(trace, rule):
     contents = [simulate(trace, capacity, rule, seed=SEED).resident for capacity in range(trace.size + 1)]

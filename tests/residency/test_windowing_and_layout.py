@@ -13,8 +13,6 @@ from backend.residency import (
     simulate_window,
     window_curve,
 )
-from backend.residency.recording import CurveRecorder
-from tests.residency.reference import reference_misses
 from tests.residency.strategies import expert_traces, mask_traces
 
 
@@ -70,18 +68,3 @@ def test_read_sizes_of_llama_3_8b_at_4_bits():
     assert neuron_layout(4096, ("down",)).read_bytes(4) == 2048
     assert input_layout(14336, bundled=True).read_bytes(4) == 2 * 7168
     assert expert_layout(2048, 768).bytes_per_entry(4) == 3 * 2048 * 768 / 2
-
-
-def test_a_recorder_sums_the_curves_of_each_hook_over_sequences():
-    rng = np.random.default_rng(0)
-    values = rng.standard_normal((2, 20, 10)).astype(np.float32)
-    masks = np.abs(values) > 0.6
-    recorder = CurveRecorder(("lru", "lfu"))
-    recorder(3, "mlp_in", masks, values)
-    curve = recorder.curves[3, "mlp_in", "lfu"]
-    traces = [MaskTrace.from_masks(masks[row], values[row]) for row in (0, 1)]
-    for capacity in (2, 5, 9):
-        assert curve.misses(capacity) == sum(
-            sum(reference_misses(trace, capacity, "lfu")) for trace in traces
-        )
-    assert set(recorder.curves) == {(3, "mlp_in", "lru"), (3, "mlp_in", "lfu")}

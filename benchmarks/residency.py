@@ -1,0 +1,73 @@
+"""How fast residency is on masks recorded from the default model: ``python benchmarks/residency.py``.
+
+Accesses a second of every rule at every size, and of LRU against a walk with one cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+from backend.evaluation.windows import cut_windows
+from backend.experiments.laboratory import Laboratory
+from backend.home import Home, data_root
+from backend.residency import EVICTIONS, MaskTrace, miss_curve_of, simulate
+from backend.sparsity import make_policy
+
+REPEATS = 5
+
+
+def record(home: str | None, root: Path | None, tokens: int, density: float) -> list[MaskTrace]:
+    """Return the masks of every hook of plain DIP on one window."""
+    laboratory = Laboratory(Home.resolve(home), root)
+    subject = laboratory.subject("smollm2-135m", "float32")
+    text = laboratory.text("wikitext2" if root else "prose")
+    ids = cut_windows(text, subject.loaded.tokenizer, 1, tokens, None).ids
+    traces: list[MaskTrace] = []
+
+    def watch(layer: int, site: str, mask: Any, values: Any) -> None:
+        traces.append(MaskTrace.from_masks(mask[0].numpy()))
+
+    subject.engine.hidden_states(make_policy("dip", {"density": density}), ids, watch=watch)
+    return traces
+
+
+def best_seconds(work: Callable[[], Any]) -> float:
+    """Return the shortest of a few runs, after one that loads the kernels."""
+    work()
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--home")
+    parser.add_argument("--data-root", type=Path, default=data_root())
+    parser.add_argument("--tokens", type=int, default=1024)
+    parser.add_argument("--density", type=float, default=0.5)
+    options = parser.parse_args()
+    traces = record(options.home, options.data_root, options.tokens, options.density)
+    accesses = int(sum(np.bitwise_count(trace.rows).sum() for trace in traces))
+    print(f"{len(traces)} hooks, {options.tokens} tokens, density {options.density}: {accesses:,} accesses")
+    for rule in EVICTIONS:
+        seconds = best_seconds(lambda rule=rule: [miss_curve_of(trace, rule) for trace in traces])
+        print(f"{rule:7} every size: {accesses / seconds / 1e6:7.1f} million accesses/s ({seconds:.3f} s)")
+    for rule in EVICTIONS:
+        seconds = best_seconds(lambda rule=rule: [simulate(trace, trace.size // 2, rule) for trace in traces])
+        print(f"{rule:7} one size:   {accesses / seconds / 1e6:7.1f} million accesses/s ({seconds:.3f} s)")
+
+
+if __name__ == "__main__":
+    main()

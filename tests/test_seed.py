@@ -1,0 +1,66 @@
+"""The committed seed: real results, complete, and nothing that is not ours."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from backend.evaluation.texts import WIKITEXT2_SHA256
+from backend.experiments.recordings import load_recording, recordings
+from backend.experiments.sweep import Sweep
+from backend.home import REPOSITORY, SEED
+from backend.models import CATALOG
+from backend.results import Store, queries
+
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture
+def store(home):
+    with Store.open(home) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("file", ["seed", "dip-ca", "dip-ca-headline"])
+def test_every_cell_of_the_seed_sweeps_is_there_when_the_program_first_opens(store, file):
+    sweep = Sweep.from_yaml(REPOSITORY / "data" / "sweeps" / f"{file}.yaml")
+    points = queries.points(store, model="smollm2-135m", text="wikitext2", tokens=sweep.evaluation.tokens)
+    wanted = {(plan.policy.name, str(sorted(plan.policy.canonical().items()))) for plan in sweep.plans()}
+    there = {
+        (row.policy, str(sorted(json.loads(row.settings).items())))
+        for row in points[["policy", "settings"]].itertuples()
+    }
+    assert wanted <= there
+
+
+def test_the_seed_is_of_the_catalogs_model_and_the_raw_test_text(store):
+    points = queries.points(store)
+    assert set(points["model_sha256"]) == {CATALOG["smollm2-135m"].source.weights_sha256}
+    assert set(points["text_sha256"]) == {WIKITEXT2_SHA256}
+    assert (points["how"].eq("oracle") == points["policy"].eq("glu_oracle")).all()
+
+
+def test_the_seed_says_what_it_should_say(store):
+    """Findings that a reader would check first; the figures themselves are in the changelog."""
+    points = queries.points(store, tokens=16_384).set_index(["policy", "settings"])
+    dense = points.loc["dense"].iloc[0]
+    assert 20 < dense["perplexity"] < 26
+    dip = points.loc["dip"].sort_values("mlp_density")
+    assert dip["kl"].is_monotonic_decreasing
+    assert (dip["delta_nll_stderr"] > 0).all()
+
+
+def test_recordings_are_of_plain_dip_and_can_be_read(home):
+    found = recordings(home)
+    assert {info.description["policy"] for info in found} == {"dip"}
+    assert len(found) >= 3
+    for info in found:
+        hooks = load_recording(info).hooks("lru")
+        assert len(hooks) == 60
+
+
+def test_the_seed_holds_no_text_and_stays_small():
+    files = [path for path in SEED.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 6 * MEGABYTE
+    columns = {name for path in files for name in pq.read_schema(path).names}
+    assert not columns & {"content", "token", "tokens_text", "ids", "prompt"}
