@@ -21,8 +21,8 @@ from pages._shared.store import OpenStore, open_store
 _HOW = r"""
 - **Time of a token** is bytes over bandwidth at batch one, without compute:
   $t = t_\mathrm{static} + \sum_h (\mathrm{hits}_h/B_\mathrm{DRAM} + \mathrm{misses}_h/B_\mathrm{Flash})$,
-  all in bytes, or the longer of the two where reads overlap. What every token reads (attention, head, KV cache) has to be
-  in DRAM; what is left of it holds columns of the MLPs.
+  all in bytes, or the longer of the two where reads overlap. What every token reads (attention, head, KV
+  cache) has to be in DRAM; what is left of it holds columns of the MLPs.
 - **Dense streaming** runs the whole model through the same DRAM: what does not fit is read from Flash for
   every token.
 - **DIP** has two hooks in each layer: a mask of inputs (columns of up and gate) and one of neurons (columns

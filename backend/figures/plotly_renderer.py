@@ -20,7 +20,7 @@ CONFIG: dict[str, Any] = {
 
 _INK = {False: "#161514", True: "#EDEBE8"}
 _GRID = {False: "#E4E2DF", True: "#3A3834"}
-_PAPER = {False: "#FFFFFF", True: "#171614"}
+_PAPER = {False: "#FFFFFF", True: "#040404"}
 
 
 def to_plotly(spec: FigureSpec, *, dark: bool = False, height: int = 480, legend: bool = True) -> go.Figure:
