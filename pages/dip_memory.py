@@ -34,6 +34,7 @@ _HOW = r"""
   Perplexity and ΔNLL are of the weights that really ran, as the model's note says.
 - Shapes come from any model's config. A cache that holds some share of the columns is taken to have the hit
   rate recorded at that share, layer by layer at the same relative depth.
+- `python benchmarks/headline.py` prints the headline's table for every shape.
 - Source of the simulator and of DIP: [arXiv 2412.01380](https://arxiv.org/abs/2412.01380).
 """
 
@@ -128,8 +129,7 @@ def _headline(opened: OpenStore, source: Source, asked: Asked) -> None:
     headline_table(headline_rows(opened, source, asked.shape))
     st.caption(
         "“+40 % from” is the least DRAM at which a point within the budget is 40 % faster. Perplexities "
-        "differ between models: 0.1 of Phi-3-Medium's 4 is ΔNLL 0.025, of SmolLM2's 23 it is 0.004. "
-        "`python benchmarks/headline.py` prints this table for every shape."
+        "differ between models: 0.1 of Phi-3-Medium's 4 is ΔNLL 0.025, of SmolLM2's 23 it is 0.004."
     )
 
 

@@ -67,10 +67,7 @@ def _last_runs(table: pd.DataFrame) -> None:
         {
             "Run": last["run_id"],
             "Status": last["status"],
-            "Cells": [
-                f"{m + f} of {p or m + f}"
-                for m, f, p in zip(last["measured"], last["found"], last["planned"], strict=True)
-            ],
+            "Cells": [f"{d} of {p or d}" for d, p in zip(last["done"], last["planned"], strict=True)],
             "Asked for": [ago(moment) for moment in last["created_at"]],
         }
     )

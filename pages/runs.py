@@ -35,7 +35,7 @@ windows so far; those of a sweep that has not started, from the median time a to
 def _table(opened: OpenStore) -> None:
     """Show all runs; a click on a row chooses its run below."""
     table = runs(opened)
-    cells = table["measured"] + table["found"]
+    cells = table["done"]
     shown = pd.DataFrame(
         {
             "Run": table["run_id"],

@@ -26,8 +26,8 @@ def read_out(shown: Scene) -> None:
         _metric("From Flash per token", _bytes(shown.flash_bytes), f"dense {_bytes(shown.dense_flash_bytes)}")
     if here.speedup < 1 and shown.asked.settings.flash_by_read_size:
         st.markdown(
-            "**Slower than streaming the dense model:** a column is a small read, at which this Flash is slow; "
-            "the dense model streams in large ones."
+            "**Slower than streaming the dense model:** a column is a small read, at which this Flash is "
+            "slow; the dense model streams in large ones."
         )
     quality = subject.quality
     st.markdown("**Measured**" if quality else "**Not measured yet**: what the simulated policy loses")

@@ -84,7 +84,7 @@ def windows(opened: OpenStore, cells: tuple[str, ...]) -> dict[str, pd.DataFrame
 
 
 def runs(opened: OpenStore) -> pd.DataFrame:
-    """Return all runs, the newest first."""
+    """Return all runs, the newest first, with ``done``: the cells they measured or found."""
     found: pd.DataFrame = _runs(opened, str(opened.home.root), opened.store.version)
     return found
 
@@ -106,7 +106,17 @@ def _query_windows(
 
 
 def _query_runs(_opened: OpenStore, root: str, version: int) -> pd.DataFrame:
-    return queries.runs(_opened.store)
+    # A resumed run finds the cells that it measured itself before: each cell counts once.
+    done = _opened.store.frame(
+        """
+        SELECT run_id, count(*) AS done FROM (
+            SELECT run_id, cell_id FROM results
+            UNION SELECT run_id, cell_id FROM events WHERE kind = 'cell_found')
+        GROUP BY run_id
+        """
+    )
+    table = queries.runs(_opened.store).merge(done, on="run_id", how="left")
+    return table.assign(done=table["done"].fillna(0).astype(int))
 
 
 # Keyed by the store's version, a number: hashing the frames would cost more than the queries. cache_resource

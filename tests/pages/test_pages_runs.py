@@ -107,7 +107,18 @@ def test_a_run_that_stopped_can_be_resumed(
     assert resumed == [run]
 
 
-def test_a_seed_run_has_no_controls(results_home: Home, open_page: Open) -> None:
+def test_a_resumed_run_counts_each_cell_once(results_home: Home, open_page: Open) -> None:
+    made = [cell(policy) for policy in policies()[:3]]
+    run = "20260101-000600-resumed-0006"
+    found = [{"kind": "cell_found", "cell": each.id, "run": run} for each in made[:2]]
+    write_run(results_home, made, run, more=found)
+    page = open_page("runs", run=run)
+    table = next(frame.value for frame in page.dataframe if "Cells done" in frame.value.columns)
+    row = table.set_index("Run").loc[run]
+    assert (row["Cells done"], row["Planned"]) == (3, 3)
+
+
+def test_a_finished_run_has_no_controls(results_home: Home, open_page: Open) -> None:
     page = open_page("runs", run=RUN)
     assert not {f"cancel_{RUN}", f"pause_{RUN}", f"resume_{RUN}"} & {button.key for button in page.button}
 
