@@ -119,8 +119,8 @@ def _run_cells(
         )
         known[cell.id] = KnownResult(log.path.parent.name, measurements, seconds)
     if failed:
-        return "failed", f"{failed} of {len(cells)} cells failed; the others are kept."
-    return "done", f"{len(todo)} cells run, {len(cells) - len(todo)} found."
+        return "failed", f"{failed} of {_cells(len(cells))} failed; the others are kept."
+    return "done", f"{_cells(len(todo))} run, {len(cells) - len(todo)} found."
 
 
 def _windows(plan: Plan, laboratory: Laboratory, checkpoint: Callable[[], None]) -> Iterator[Fidelity]:
@@ -131,6 +131,10 @@ def _windows(plan: Plan, laboratory: Laboratory, checkpoint: Callable[[], None])
     for result in evaluate(subject.engine, plan.policy, reference):
         yield result
         checkpoint()
+
+
+def _cells(count: int) -> str:
+    return "1 cell" if count == 1 else f"{count} cells"
 
 
 def cell_name(cell: Cell) -> str:

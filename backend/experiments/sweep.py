@@ -122,8 +122,13 @@ def one_policy(
     name: str, model: str, policy: str, settings: dict[str, Any], evaluation: dict[str, Any]
 ) -> Sweep:
     """Return the sweep of a single cell; lists among the settings are values per layer, not swept."""
-    entry = {"method": policy, **{key: [value] for key, value in settings.items()}}
+    entry = policy_entry(policy, settings)
     return Sweep.parse({"name": name, "model": model, "evaluation": evaluation, "policies": [entry]}, name)
+
+
+def policy_entry(policy: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return a sweep's entry of one policy: a list among the settings is one value per layer, not swept."""
+    return {"method": policy, **{key: [value] for key, value in settings.items()}}
 
 
 def _expand(entry: dict[str, Any]) -> list[Policy]:

@@ -84,11 +84,17 @@ def runs(store: Store) -> pd.DataFrame:
     """Return one row a run, the newest first.
 
     Columns: run_id, name, kind, status, source, created_at, started_at, finished_at, message, and the numbers
-    of cells: planned, measured (by this run), found (of earlier runs), failed.
+    of cells: planned, measured (by this run), found (of earlier runs, or of this one before it was resumed),
+    done (measured or found, each once), failed.
     """
     return store.frame(
         """
         WITH measured AS (SELECT run_id, count(*) AS cells FROM results GROUP BY run_id),
+        ended AS (
+            SELECT run_id, count(*) AS done FROM (
+                SELECT run_id, cell_id FROM results
+                UNION SELECT run_id, cell_id FROM events WHERE kind = 'cell_found')
+            GROUP BY run_id),
         outcome AS (
             SELECT e.run_id,
                    count(DISTINCT e.cell_id) FILTER (kind = 'cell_found') AS found,
@@ -97,8 +103,10 @@ def runs(store: Store) -> pd.DataFrame:
             WHERE kind IN ('cell_found', 'cell_failed') GROUP BY e.run_id)
         SELECT run_id, name, kind, status, source, created_at, started_at, finished_at, message,
                coalesce(json_array_length(planned), 0)::BIGINT AS planned,
-               coalesce(cells, 0) AS measured, coalesce(found, 0) AS found, coalesce(failed, 0) AS failed
-        FROM runs LEFT JOIN measured USING (run_id) LEFT JOIN outcome USING (run_id)
+               coalesce(cells, 0) AS measured, coalesce(found, 0) AS found, coalesce(done, 0) AS done,
+               coalesce(failed, 0) AS failed
+        FROM runs LEFT JOIN measured USING (run_id) LEFT JOIN ended USING (run_id)
+        LEFT JOIN outcome USING (run_id)
         ORDER BY created_at DESC NULLS LAST, run_id DESC
         """
     )
@@ -217,6 +225,12 @@ def evaluations(store: Store) -> pd.DataFrame:
         ORDER BY cells DESC, model, text, tokens, "window", stride, dtype
         """
     )
+
+
+def seconds_per_token(store: Store) -> float | None:
+    """Return the median time a stored cell took for a token, None if there is none."""
+    (found,) = store.rows("SELECT median(seconds / tokens) FROM results JOIN cells USING (cell_id)")
+    return None if found[0] is None else float(found[0])
 
 
 def find(store: Store, cell_id: str) -> StoredResult | None:

@@ -17,6 +17,7 @@ from backend.residency.cache_aware import HookCaches, column_capacity, gamma_sch
 from backend.settings import setting
 from backend.sparsity.dip import DIP
 from backend.sparsity.policy import Activations, Context, Site, Tally, method
+from backend.sparsity.seeds import mixed_seed
 from backend.sparsity.selection import kept_count
 
 if TYPE_CHECKING:
@@ -145,13 +146,6 @@ class DIPCA(DIP):
         if hook not in state.hooks:
             own = self.input_cache if hook == "mlp_in" else self.neuron_cache
             capacity = column_capacity(self.cache_share if own is None else own, size)
-            seeds = [_mixed(self.seed, context.layer, HOOKS.index(hook), row) for row in state.sequences]
+            seeds = [mixed_seed(self.seed, context.layer, HOOKS.index(hook), row) for row in state.sequences]
             state.hooks[hook] = HookCaches(size, capacity, self.eviction, seeds)
         return state.hooks[hook]
-
-
-def _mixed(*numbers: int) -> int:
-    """Return one seed of several numbers: chunking and batching change nothing."""
-    import numpy as np
-
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

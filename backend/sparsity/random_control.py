@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from backend.settings import setting
 from backend.sparsity.neuron_pruning import NeuronPruning
 from backend.sparsity.policy import Activations, Context, method
+from backend.sparsity.seeds import mixed_seed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ class RandomPruning(NeuronPruning):
         """Return one generator a sequence, seeded by (seed, layer, sequence): chunking changes nothing."""
         import torch
 
-        return [torch.Generator().manual_seed(_mix(self.seed, layer, number)) for number in sequences]
+        return [torch.Generator().manual_seed(mixed_seed(self.seed, layer, number)) for number in sequences]
 
     def score(self, activations: Activations, context: Context) -> Tensor:
         """Draw uniform scores. # [B, T, n]"""
@@ -44,7 +44,3 @@ class RandomPruning(NeuronPruning):
         tokens = activations.x.shape[1]
         draws = [torch.rand(tokens, context.mlp.neurons, generator=each) for each in context.state]
         return torch.stack(draws).to(activations.x.device)
-
-
-def _mix(*numbers: int) -> int:
-    return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:8]) >> 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
@@ -13,6 +12,7 @@ from backend.evaluation.texts import TEXTS
 from backend.experiments import client
 from backend.experiments.sweep import Sweep
 from backend.models import CATALOG, DEFAULT_MODEL, OTHER_SOURCES
+from backend.results import queries
 from backend.sparsity import METHODS
 from pages._shared.address import Address
 from pages._shared.forms import values_of
@@ -21,19 +21,6 @@ from pages._shared.text import duration
 
 RUN_KEY = "run"
 _DEFAULT_VALUES = "0.3, 0.5, 0.7, 0.9"
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How fast cells were: seconds a token of the stored results, None if there are none."""
-
-    seconds_per_token: float | None
-
-    def estimate(self, sweep: Sweep) -> float | None:
-        """Return the seconds a sweep may take, None if nothing is known."""
-        if self.seconds_per_token is None:
-            return None
-        return self.seconds_per_token * sweep.evaluation.tokens * len(sweep.plans())
 
 
 def compose(opened: OpenStore, address: Address) -> None:
@@ -50,24 +37,6 @@ def compose(opened: OpenStore, address: Address) -> None:
 def prefilled() -> bool:
     """Tell whether the address says something about the sweep to compose."""
     return any(key in st.query_params for key in ("name", "model", "text", "tokens", "window", "methods"))
-
-
-def parse_yaml(text: str) -> Sweep:
-    """Return the sweep of a YAML text.
-
-    Raises:
-        UserError: It is no valid YAML, or something in it is wrong.
-    """
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise UserError(f"The sweep is no valid YAML{f' (line {mark.line + 1})' if mark else ''}.") from error
-    if not isinstance(content, dict):
-        raise UserError("The sweep must be a mapping with name, model, evaluation and policies.")
-    sweep = Sweep.parse(content, "sweep file")
-    sweep.plans()
-    return sweep
 
 
 def to_yaml(sweep: Sweep) -> str:
@@ -88,7 +57,8 @@ def _offer(opened: OpenStore, make: Any, key: str) -> None:
     except UserError as error:
         st.error(str(error), icon=":material/error:")
         return
-    seconds = _pace(opened).estimate(sweep)
+    pace = queries.seconds_per_token(opened.store)
+    seconds = None if pace is None else pace * sweep.evaluation.tokens * cells
     time = (
         "no results yet to estimate the time by"
         if seconds is None
@@ -165,9 +135,4 @@ def _from_file() -> Sweep | None:
     pasted = st.text_area(
         "or its text", given, height=220, key=f"sweep_text_{uploaded.file_id if uploaded else ''}"
     )
-    return parse_yaml(pasted) if pasted and pasted.strip() else None
-
-
-def _pace(opened: OpenStore) -> Pace:
-    found = opened.store.rows("SELECT median(seconds / tokens) FROM results JOIN cells USING (cell_id)")
-    return Pace(None if not found or found[0][0] is None else float(found[0][0]))
+    return Sweep.from_text(pasted) if pasted and pasted.strip() else None

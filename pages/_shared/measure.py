@@ -9,7 +9,7 @@ from backend.errors import UserError
 from backend.evaluation.statistics import Estimate
 from backend.experiments import client
 from backend.experiments.cells import Evaluation
-from backend.experiments.sweep import Sweep
+from backend.experiments.sweep import Sweep, policy_entry
 from backend.figures import QUALITY, dense_point, point_label
 from backend.results import queries
 from backend.sparsity import METHODS, Policy
@@ -85,8 +85,7 @@ def _policy(method: str, by: str | None) -> Policy:
 def _sweep(chosen: Chosen, policy: Policy, tokens: int, window: int) -> Sweep:
     asked = {"text": chosen.keys["text"], "tokens": tokens, "window": window, "dtype": chosen.keys["dtype"]}
     evaluation = Evaluation.parse(asked, "evaluation")
-    entry = {"method": policy.name, **policy.canonical()}
-    entry = {key: [value] if isinstance(value, list) else value for key, value in entry.items()}
+    entry = policy_entry(policy.name, policy.canonical())
     content = {"name": "point", "model": chosen.keys["model"], "evaluation": evaluation}
     return Sweep.parse({**content, "policies": ({"method": "dense"}, entry)}, "point")
 

@@ -106,17 +106,7 @@ def _query_windows(
 
 
 def _query_runs(_opened: OpenStore, root: str, version: int) -> pd.DataFrame:
-    # A resumed run finds the cells that it measured itself before: each cell counts once.
-    done = _opened.store.frame(
-        """
-        SELECT run_id, count(*) AS done FROM (
-            SELECT run_id, cell_id FROM results
-            UNION SELECT run_id, cell_id FROM events WHERE kind = 'cell_found')
-        GROUP BY run_id
-        """
-    )
-    table = queries.runs(_opened.store).merge(done, on="run_id", how="left")
-    return table.assign(done=table["done"].fillna(0).astype(int))
+    return queries.runs(_opened.store)
 
 
 # Keyed by the store's version, a number: hashing the frames would cost more than the queries. cache_resource

@@ -9,7 +9,7 @@ from backend.experiments import client
 from backend.experiments.provenance import process_identity
 from backend.experiments.sweep import Sweep
 from backend.home import Home
-from pages._shared.compose import parse_yaml, to_yaml
+from pages._shared.compose import to_yaml
 from pages._shared.forms import values_of
 from pages._shared.text import ago, duration
 from tests.figures.figures_samples import RUN, cell, policies, write_run
@@ -19,7 +19,7 @@ from tests.pages.conftest import Open
 def test_the_form_makes_the_sweep_it_shows(results_home: Home, open_page: Open) -> None:
     page = open_page("runs", name="mine", tokens="2048", window="512", methods=["DIP", "Random"])
     page.text_input(key="values_dip").set_value("0.2:0.6:0.2").run()
-    shown = parse_yaml(page.code[0].value)
+    shown = Sweep.from_text(page.code[0].value)
     assert shown.name == "mine"
     assert shown.evaluation.windows == 4
     assert len(shown.plans()) == 1 + 3 + 4
@@ -124,11 +124,11 @@ def test_a_finished_run_has_no_controls(results_home: Home, open_page: Open) -> 
 
 
 def test_a_sweep_survives_its_file() -> None:
-    sweep = parse_yaml(
+    sweep = Sweep.from_text(
         "name: a\nmodel: m\nevaluation: {tokens: 512, window: 256}\n"
         "policies: [{method: dip, density: [0.1, 0.5]}]"
     )
-    assert parse_yaml(to_yaml(sweep)) == sweep
+    assert Sweep.from_text(to_yaml(sweep)) == sweep
     assert yaml.safe_load(to_yaml(sweep))["evaluation"] == {"tokens": 512, "window": 256}
 
 
@@ -143,7 +143,7 @@ def test_a_sweep_survives_its_file() -> None:
 )
 def test_a_wrong_file_is_a_sentence(text: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence.replace("?", r"\?")):
-        parse_yaml(text)
+        Sweep.from_text(text)
 
 
 @pytest.mark.parametrize(

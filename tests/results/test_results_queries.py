@@ -43,11 +43,13 @@ def test_runs_are_listed_newest_first_with_their_cells(two_runs: Store) -> None:
     listed = queries.runs(two_runs)
     assert listed.columns.tolist() == [
         "run_id", "name", "kind", "status", "source", "created_at", "started_at", "finished_at", "message",
-        "planned", "measured", "found", "failed",
+        "planned", "measured", "found", "done", "failed",
     ]  # fmt: skip
-    assert listed[["run_id", "status", "planned", "measured", "found", "failed"]].to_numpy().tolist() == [
-        ["r2", "failed", 4, 2, 1, 1],
-        ["r1", "done", 2, 2, 0, 0],
+    assert listed[
+        ["run_id", "status", "planned", "measured", "found", "done", "failed"]
+    ].to_numpy().tolist() == [
+        ["r2", "failed", 4, 2, 1, 3, 1],
+        ["r1", "done", 2, 2, 0, 2, 0],
     ]
     assert queries.run(two_runs, "r3") is None
 
