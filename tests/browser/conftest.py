@@ -62,16 +62,17 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def visit(app: str, browser: Browser) -> Iterator[Visit]:
-    yield from _visit(app, browser, "light")
+    yield from visit_app(app, browser, "light")
 
 
 @pytest.fixture
 def visit_in(app: str, browser: Browser, scheme: str) -> Iterator[Visit]:
     """A visit in the light and in the dark theme."""
-    yield from _visit(app, browser, scheme)
+    yield from visit_app(app, browser, scheme)
 
 
-def _visit(app: str, browser: Browser, scheme: str) -> Iterator[Visit]:
+def visit_app(app: str, browser: Browser, scheme: str) -> Iterator[Visit]:
+    """Open a page on an app that runs, in the light or the dark theme."""
     context = browser.new_context(
         viewport={"width": 1280, "height": 1000}, color_scheme="dark" if scheme == "dark" else "light"
     )

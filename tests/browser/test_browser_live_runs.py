@@ -1,0 +1,93 @@
+"""A sweep in the browser from start to end, with the real worker on a tiny model: reload, cancel, resume."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from backend.experiments import client
+from backend.home import Home
+from docs.screenshots import running_app, settle
+from tests.browser.conftest import Visit, visit_app
+
+pytestmark = pytest.mark.browser
+PATIENCE = 60_000
+SWEEP = """
+name: live
+model: {model}
+evaluation: {{text: prose, tokens: {tokens}, window: 16}}
+policies:
+  - method: dip
+    density: [{densities}]
+"""
+
+
+@pytest.fixture
+def live(browser: Browser, tmp_path: Path) -> Iterator[Visit]:
+    """The app on a home of its own, whose worker is ended afterwards, by its own pid."""
+    home = Home.resolve(tmp_path / "home")
+    with running_app(home.root) as base:
+        yield from visit_app(base, browser, "light")
+    pid = client.worker_status(home).pid
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
+
+
+def start(visit: Visit, text: str) -> Page:
+    page = write(visit, text)
+    page.get_by_role("button", name="Start the sweep").click()
+    return page
+
+
+def write(visit: Visit, text: str) -> Page:
+    """Write a sweep file into the form, which is folded while there are runs (the seed's)."""
+    page = visit.open("runs")
+    page.get_by_text("New sweep").click()
+    page.get_by_role("tab", name="From a file").click()
+    area = page.get_by_label("or its text")
+    area.fill(text)
+    area.press("Control+Enter")
+    return page
+
+
+def badge(page: Page, status: str) -> None:
+    expect(page.get_by_test_id("stMain").get_by_text(status, exact=True).first).to_be_visible(
+        timeout=PATIENCE
+    )
+
+
+def test_a_sweep_starts_shows_progress_survives_a_reload_and_ends(live: Visit, tiny_folder: Path) -> None:
+    densities = ", ".join(f"{n / 100:.2f}" for n in range(30, 70))
+    page = start(live, SWEEP.format(model=tiny_folder, tokens=800, densities=densities))
+    expect(page.get_by_text("windows · about")).to_be_visible(timeout=PATIENCE)
+    page.reload()
+    settle(page)
+    badge(page, "done")
+    expect(page.get_by_text("40 cells run, 0 found.").first).to_be_visible(timeout=PATIENCE)
+    assert live.console == []
+    assert live.outside() == []
+
+
+def test_a_sweep_is_cancelled_and_resumed_from_the_page(live: Visit, tiny_folder: Path) -> None:
+    densities = ", ".join(f"{n / 1000:.3f}" for n in range(300, 700))
+    page = start(live, SWEEP.format(model=tiny_folder, tokens=3200, densities=densities))
+    expect(page.get_by_text("windows · about")).to_be_visible(timeout=PATIENCE)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_text("Cancelled; the cells finished before are kept.").first).to_be_visible(
+        timeout=PATIENCE
+    )
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_text("windows · about")).to_be_visible(timeout=PATIENCE)
+    page.get_by_role("button", name="Cancel").click()
+    badge(page, "cancelled")
+
+
+def test_a_wrong_sweep_gets_a_sentence_and_no_button(live: Visit) -> None:
+    page = write(live, "name: x\nmodel: m\npolicies: [{method: dib}]")
+    expect(page.get_by_text("There is no method called 'dib'; did you mean 'dip'?")).to_be_visible()
+    expect(page.get_by_role("button", name="Start the sweep")).to_have_count(0)
