@@ -1,4 +1,4 @@
-"""DIP-CA in one pass against plain DIP and against token by token: ``python benchmarks/dip_ca.py``.
+"""DIP-CA in one pass against plain DIP and against token by token: ``python -m benchmarks.dip_ca``.
 
 One pass and plain DIP run interleaved, window by window, over ``--tokens`` tokens; token by token is the
 same masked Hugging Face model, fed one token at a time with its key-value cache, over the first
@@ -10,12 +10,9 @@ unlike a single one, and the caches then go their own ways; ``--dtype float64`` 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 

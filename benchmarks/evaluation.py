@@ -1,6 +1,6 @@
 """How much an evaluated cell costs beside a plain Hugging Face forward with NLL of the same tokens.
 
-    python benchmarks/evaluation.py [--data-root DIR] [--tokens 4096] [--rounds 3]
+    python -m benchmarks.evaluation [--data-root DIR] [--tokens 4096] [--rounds 3]
 
 All are timed in turn in one run, so that what disturbs one disturbs the others; the ratio of medians counts.
 NLL, KL and agreement are included; the dense reference is computed once before, as in a sweep.

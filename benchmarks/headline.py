@@ -1,6 +1,6 @@
 """The abstract's claim of arXiv 2412.01380 at measured densities: memory saved, speed won within a budget.
 
-    python benchmarks/headline.py [--home data/home] [--shape phi-3-medium] [--json]
+    python -m benchmarks.headline [--home data/home] [--shape phi-3-medium] [--json]
 
 Densities, hit rates and losses: measured on the model that ran. Tokens a second: simulated, paper mode.
 """
@@ -10,11 +10,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.devices import SHAPES
 from backend.experiments.recordings import load_recording, recordings

@@ -1,15 +1,11 @@
-"""How many events a second the store takes from a run folder: ``python benchmarks/ingest.py``."""
+"""How many events a second the store takes from a run folder: ``python -m benchmarks.ingest``."""
 
 from __future__ import annotations
 
 import json
 import random
-import sys
 import tempfile
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.home import Home
 from backend.results import Store

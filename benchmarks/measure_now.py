@@ -1,6 +1,6 @@
 """How long "Measure this point now" takes with a warm worker: 512 tokens, submitted as the page does.
 
-    python benchmarks/measure_now.py [--points 5]
+    python -m benchmarks.measure_now [--points 5]
 
 From the submission to the event that carries the result; each point is a new density, so none is found.
 """

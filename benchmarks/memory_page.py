@@ -1,6 +1,6 @@
 """How long a move of a control takes on "DIP and memory", served: from the change to the last element.
 
-    python benchmarks/memory_page.py [--home data/home] [--moves 12]
+    python -m benchmarks.memory_page [--home data/home] [--moves 12]
 
 Streamlit runs the page as for a browser, without one; the aim is at most 150 ms a slider move. First moves
 fill caches (a recording is read, its hulls are made) and are given apart.
@@ -12,12 +12,10 @@ import argparse
 import logging
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from streamlit.testing.v1 import AppTest
 
 from backend.home import REPOSITORY, Home

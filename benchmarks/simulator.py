@@ -1,4 +1,4 @@
-"""Time of one slider move and of a curve over DRAM sizes: ``python benchmarks/simulator.py [RUNS]``."""
+"""Time of one slider move and of a curve over DRAM sizes: ``python -m benchmarks.simulator [RUNS]``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
