@@ -78,6 +78,7 @@ def resume(home: Home, run: str) -> None:
     folder.lower_flag("cancel")
     folder.lower_flag("pause")
     if worker_status(home).run != run and all(job.run != run for job in waiting(home)):
+        folder.log().append("run_queued")
         enqueue(home, folder)
     ensure_worker(home)
 

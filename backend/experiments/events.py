@@ -16,6 +16,7 @@ Every event has ``at`` (UTC, ISO 8601) and ``kind``:
 | ``cell_failed`` | ``cell``, ``message`` |
 | ``message`` | ``message``: a sentence for the log |
 | ``run_paused`` / ``run_resumed`` | |
+| ``run_queued`` | a run that had ended waits for the worker again |
 | ``run_finished`` | ``status``: ``done``, ``cancelled`` or ``failed``; ``message`` |
 
 Of a finished cell, ``description`` is what ``Cell.description`` returns, ``measurements`` a list of
@@ -45,6 +46,7 @@ EventKind = Literal[
     "message",
     "run_paused",
     "run_resumed",
+    "run_queued",
     "run_finished",
 ]
 

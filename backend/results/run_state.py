@@ -53,6 +53,8 @@ class RunState:
             self.status, self.finished_at, self.message = "running", None, None
             self.started_at = self.started_at or event.at
             self.provenance = to_json(event.payload.get("provenance") or {})
+        elif event.kind == "run_queued":
+            self.status, self.finished_at, self.message = "queued", None, None
         elif event.kind == "run_planned":
             self.planned = to_json(event.payload.get("cells") or [])
         elif event.kind == "run_paused":

@@ -118,6 +118,8 @@ def test_a_killed_worker_loses_and_doubles_nothing(served, tiny_folder):
         assert kept
 
         client.resume(served, folder.id)
+        store.ingest()
+        assert queries.run(store, folder.id).status in ("queued", "running")
         until(lambda: ended(folder) == "done")
         store.ingest()
         assert queries.run(store, folder.id).status == "done"
