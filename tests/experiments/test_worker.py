@@ -114,7 +114,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(served, tiny_folder):
     with Store.open(served) as store:
         store.ingest()
         assert queries.run(store, folder.id).status == "interrupted"
-        kept = set(queries.points(store)["cell_id"])
+        kept = set(queries.points(store, run_id=folder.id)["cell_id"])
         assert kept
 
         client.resume(served, folder.id)
@@ -123,7 +123,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(served, tiny_folder):
         until(lambda: ended(folder) == "done")
         store.ingest()
         assert queries.run(store, folder.id).status == "done"
-        points = queries.points(store)
+        points = queries.points(store, run_id=folder.id)
     assert kept < set(points["cell_id"])
     assert len(points) == 4
     assert {event["cell"] for event in of_kind(folder, "cell_found")} == kept
