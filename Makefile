@@ -6,6 +6,7 @@ PYTHON := $(VENV)/bin/python
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check
 TORCH  := $(shell grep '^torch==' requirements.txt)
 PORT   ?= 8501
+FAST   := tests/sparsity tests/evaluation tests/devices tests/figures tests/models tests/experiments/test_sweep.py
 
 .PHONY: app env dev browser model test check format seed screenshots clean
 
@@ -49,7 +50,7 @@ check: dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(PYTHON) -m pytest -m "not real_model and not browser"
+	$(PYTHON) -m pytest -m "not real_model and not browser" $(FAST)
 
 format: dev
 	$(VENV)/bin/ruff format .
