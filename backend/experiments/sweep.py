@@ -122,11 +122,20 @@ def one_policy(
     name: str, model: str, policy: str, settings: dict[str, Any], evaluation: dict[str, Any]
 ) -> Sweep:
     """Return the sweep of a single cell; lists among the settings are values per layer, not swept."""
-    entry = policy_entry(policy, settings)
+    entry = _policy_entry(policy, settings)
     return Sweep.parse({"name": name, "model": model, "evaluation": evaluation, "policies": [entry]}, name)
 
 
-def policy_entry(policy: str, settings: dict[str, Any]) -> dict[str, Any]:
+def point_beside_dense(
+    model: str, policy: str, settings: dict[str, Any], evaluation: dict[str, Any]
+) -> Sweep:
+    """Return the sweep of a point that a page asks for: the dense model and one policy."""
+    policies = [{"method": "dense"}, _policy_entry(policy, settings)]
+    content = {"name": "point", "model": model, "evaluation": evaluation, "policies": policies}
+    return Sweep.parse(content, "point")
+
+
+def _policy_entry(policy: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Return a sweep's entry of one policy: a list among the settings is one value per layer, not swept."""
     return {"method": policy, **{key: [value] for key, value in settings.items()}}
 

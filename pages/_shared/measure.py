@@ -8,8 +8,7 @@ import streamlit as st
 from backend.errors import UserError
 from backend.evaluation.statistics import Estimate
 from backend.experiments import client
-from backend.experiments.cells import Evaluation
-from backend.experiments.sweep import Sweep, policy_entry
+from backend.experiments.sweep import Sweep, point_beside_dense
 from backend.figures import QUALITY, dense_point, point_label
 from backend.results import queries
 from backend.sparsity import METHODS, Policy
@@ -84,10 +83,7 @@ def _policy(method: str, by: str | None) -> Policy:
 
 def _sweep(chosen: Chosen, policy: Policy, tokens: int, window: int) -> Sweep:
     asked = {"text": chosen.keys["text"], "tokens": tokens, "window": window, "dtype": chosen.keys["dtype"]}
-    evaluation = Evaluation.parse(asked, "evaluation")
-    entry = policy_entry(policy.name, policy.canonical())
-    content = {"name": "point", "model": chosen.keys["model"], "evaluation": evaluation}
-    return Sweep.parse({**content, "policies": ({"method": "dense"}, entry)}, "point")
+    return point_beside_dense(str(chosen.keys["model"]), policy.name, policy.canonical(), asked)
 
 
 def _result(opened: OpenStore, chosen: Chosen, run_id: str, unfinished: bool) -> None:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from backend.errors import UserError
 from backend.experiments import client
-from backend.experiments.sweep import Sweep, one_policy
+from backend.experiments.sweep import one_policy, point_beside_dense
 from backend.figures.memory_sources import CACHE_AWARE, PLAIN, Source, Wanted
 from backend.figures.memory_subjects import cache_share_at
 from backend.models import DEFAULT_MODEL
@@ -98,10 +98,8 @@ def _submit(
     opened: OpenStore, model: str, policy: str, settings: dict[str, Any], evaluation: dict[str, Any]
 ) -> None:
     """Queue the point, and for plain DIP its recording."""
-    entry = {"method": policy, **settings}
-    content = {"name": "point", "model": model, "evaluation": evaluation}
-    sweep = Sweep.parse({**content, "policies": [{"method": "dense"}, entry]}, "point")
-    runs = [client.submit(opened.home, sweep, "point")]
+    point = point_beside_dense(model, policy, settings, evaluation)
+    runs = [client.submit(opened.home, point, "point")]
     if policy == PLAIN:
         recording = one_policy("recording", model, policy, settings, evaluation)
         runs.append(client.submit(opened.home, recording, "recording"))

@@ -33,11 +33,10 @@ def until(true: Callable[[], Any], seconds: float = 90) -> Any:
 def served(home: Home) -> Iterator[Home]:
     """A home whose worker is ended afterwards, by its own pid."""
     yield home
-    until(lambda: client.worker_status(home).state != "starting", 30)
-    pid = client.worker_status(home).pid
-    if pid is not None:
-        os.kill(pid, signal.SIGTERM)
-        psutil.Process(pid).wait(10) if psutil.pid_exists(pid) else None
+    # One that was only just started says its pid a moment later; without waiting it would be left behind.
+    pid = until(lambda: client.worker_status(home).pid, 30)
+    os.kill(pid, signal.SIGTERM)
+    psutil.Process(pid).wait(10) if psutil.pid_exists(pid) else None
 
 
 def sweep_of(folder, densities, name="tiny", tokens=64):
