@@ -11,9 +11,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from backend.experiments import client
+from backend.experiments.runs import RunFolder
 from backend.home import Home
 from docs.screenshots import running_app, settle
 from tests.browser.conftest import Visit, visit_app
+from tests.waiting import of_kind, until
 
 pytestmark = pytest.mark.browser
 PATIENCE = 120_000
@@ -59,13 +61,22 @@ def shown(page: Page, text: str) -> None:
     expect(page.get_by_test_id("stCaptionContainer").get_by_text(text)).to_be_visible(timeout=PATIENCE)
 
 
-def test_a_sweep_starts_shows_progress_survives_a_reload_and_ends(live: Visit, tiny_folder: Path) -> None:
-    densities = ", ".join(f"{n / 100:.2f}" for n in range(30, 38))
+def test_a_sweep_starts_shows_progress_survives_a_reload_and_ends(
+    live: Visit, tiny_folder: Path, tmp_path: Path
+) -> None:
+    home = Home.resolve(tmp_path / "home")
+    densities = ", ".join(f"{n / 100:.2f}" for n in range(30, 50))
     page = start(live, SWEEP.format(model=tiny_folder, tokens=800, densities=densities))
-    expect(page.get_by_text("windows · about")).to_be_visible(timeout=PATIENCE)
+    # Held in the middle, so that it shows its progress for as long as the browser takes to look.
+    run = RunFolder.open(home, until(lambda: next(iter(home.runs.glob("*/events.jsonl")), None)).parent.name)
+    until(lambda: of_kind(run, "progress"))
+    client.pause(home, run.id)
+    expect(page.get_by_text("windows · paused")).to_be_visible(timeout=PATIENCE)
     page.reload()
     settle(page)
-    shown(page, "8 cells run, 0 found.")
+    expect(page.get_by_text("windows · paused")).to_be_visible(timeout=PATIENCE)
+    client.resume(home, run.id)
+    shown(page, "20 cells run, 0 found.")
     assert live.console == []
     assert live.outside() == []
 

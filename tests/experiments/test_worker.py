@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -18,15 +17,7 @@ from backend.experiments.runs import RunFolder
 from backend.experiments.sweep import Sweep
 from backend.home import Home
 from backend.results import Store, queries
-
-
-def until(true: Callable[[], Any], seconds: float = 90) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := true():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
+from tests.waiting import of_kind, until
 
 
 @pytest.fixture
@@ -58,10 +49,6 @@ def long_sweep(folder):
     return sweep_of(folder, [i / 100 for i in range(2, 99)], name="long", tokens=800)
 
 
-def of_kind(folder: RunFolder, kind: str) -> list[dict[str, Any]]:
-    return [event for event in folder.events() if event["kind"] == kind]
-
-
 def ended(folder: RunFolder) -> str | None:
     ends = of_kind(folder, "run_finished")
     return ends[-1]["status"] if ends else None
@@ -77,7 +64,7 @@ def test_a_point_passes_a_running_sweep_which_then_goes_on_and_can_be_paused_and
     until(lambda: ended(point) == "done")
     assert ended(long) is None
     assert not of_kind(behind, "run_started")
-    assert client.worker_status(served).run == long.id
+    until(lambda: client.worker_status(served).run == long.id)
 
     client.pause(served, long.id)
     until(lambda: of_kind(long, "run_paused"))
@@ -105,7 +92,7 @@ def test_a_run_that_waits_can_be_cancelled(served, tiny_folder):
 
 
 def test_a_killed_worker_loses_and_doubles_nothing(served, tiny_folder):
-    sweep = sweep_of(tiny_folder, [0.2, 0.4, 0.6, 0.8], tokens=800)
+    sweep = sweep_of(tiny_folder, [0.2, 0.4, 0.6, 0.8], tokens=3200)
     folder = RunFolder.open(served, client.submit(served, sweep, "sweep"))
     until(lambda: of_kind(folder, "cell_finished"))
     pid = client.worker_status(served).pid
