@@ -5,46 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-from pydantic import model_validator
-
-from backend.settings import Settings, setting
+from backend.experiments.evaluations import Evaluation
 from backend.sparsity import Policy
-
-Dtype = Literal["float32", "bfloat16", "float16"]
-
-
-class Evaluation(Settings):
-    """Perplexity and fidelity to the dense model on windows of a text."""
-
-    version: ClassVar[int] = 1
-    """Raised when the same settings give other results, so that stored cells are run again."""
-
-    text: str = setting("wikitext2", "A named text (wikitext2, prose) or the path of a text file.")
-    tokens: int = setting(16_384, "Tokens fed: tokens/window windows are evaluated.", unit="tokens", ge=2)
-    window: int = setting(1_024, "Tokens of one window; its first token is not scored.", unit="tokens", ge=2)
-    stride: int | None = setting(
-        None,
-        "Distance between the starts of windows; below the window's length, only the last `stride` tokens "
-        "of later windows are scored. By default the window's length.",
-        unit="tokens",
-        ge=1,
-    )
-    dtype: Dtype = setting("float32", "Precision of weights and arithmetic.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Evaluation:
-        if self.tokens < self.window:
-            raise ValueError(f"tokens ({self.tokens}) must hold at least one window ({self.window})")
-        if self.stride is not None and self.stride > self.window:
-            raise ValueError(f"stride ({self.stride}) must not exceed the window ({self.window})")
-        return self
-
-    @property
-    def windows(self) -> int:
-        """Number of windows: tokens fed over tokens a window."""
-        return self.tokens // self.window
 
 
 @dataclass(frozen=True)
@@ -57,6 +21,7 @@ class Cell:
         policy: The policy with its settings.
         evaluation: What is evaluated.
         text_sha256: Hash of the whole text that was read.
+        machine: The machine that it runs on, if that decides the result; else None.
     """
 
     model: str
@@ -64,12 +29,15 @@ class Cell:
     policy: Policy
     evaluation: Evaluation
     text_sha256: str
+    machine: str | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the result, as plain JSON values."""
-        evaluation = self.evaluation.canonical()
+        evaluation = {"version": self.evaluation.version, **self.evaluation.canonical()}
+        if self.machine is not None:
+            evaluation["machine"] = self.machine
         return {
-            "evaluation": {"version": Evaluation.version, **evaluation, "text": self.text_sha256},
+            "evaluation": {**evaluation, "text": self.text_sha256},
             "model_sha256": self.model_sha256,
             "policy": {
                 "name": self.policy.name,
@@ -94,5 +62,5 @@ class Cell:
             "settings": self.policy.canonical(),
             "text": self.evaluation.text,
             "text_sha256": self.text_sha256,
-            "evaluation": {"version": Evaluation.version, **self.evaluation.canonical()},
+            "evaluation": {"version": self.evaluation.version, **self.evaluation.canonical()},
         }

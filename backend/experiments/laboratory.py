@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from backend.evaluation.fidelity import DenseReference
 from backend.evaluation.texts import Text, load_text
 from backend.evaluation.windows import cut_windows
-from backend.experiments.cells import Cell, Evaluation
+from backend.experiments.cells import Cell
+from backend.experiments.evaluations import FidelityEvaluation
+from backend.experiments.provenance import machine_name
 from backend.experiments.sweep import Plan
 from backend.home import Home
 from backend.models.anatomy import find_anatomy
@@ -65,7 +67,8 @@ class Laboratory:
         """Return the cell of a plan: its model and text by their hashes, no weights loaded."""
         text = self.text(plan.evaluation.text)
         folder = self._folder(plan.model)
-        return Cell(folder.name, folder.sha256, plan.policy, plan.evaluation, text.sha256)
+        machine = machine_name(*self.machine()) if plan.evaluation.on_this_machine else None
+        return Cell(folder.name, folder.sha256, plan.policy, plan.evaluation, text.sha256, machine)
 
     def text(self, name: str) -> Text:
         """Return a text, read once."""
@@ -84,13 +87,13 @@ class Laboratory:
             self._subject = key, Subject(loaded, MaskedEngine(loaded.model, find_anatomy(loaded.model)))
         return self._subject[1]
 
-    def reference(self, subject: Subject, evaluation: Evaluation) -> DenseReference:
+    def reference(self, subject: Subject, evaluation: FidelityEvaluation) -> DenseReference:
         """Return the dense reference of an evaluation; the last four are kept."""
         text = self.text(evaluation.text)
         key = (text.sha256, evaluation.tokens, evaluation.window, evaluation.stride)
         if key not in self._references:
             windows = cut_windows(
-                text, subject.loaded.tokenizer, evaluation.windows, evaluation.window, evaluation.stride
+                text, subject.loaded.tokenizer, evaluation.steps, evaluation.window, evaluation.stride
             )
             self._references[key] = DenseReference(windows)
         self._references.move_to_end(key)

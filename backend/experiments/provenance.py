@@ -39,6 +39,11 @@ def provenance(device: str, threads: int) -> dict[str, Any]:
     }
 
 
+def machine_name(device: str, threads: int) -> str:
+    """Return what a latency depends on: processor, its cores, the device and torch's threads."""
+    return f"{_processor()}, {os.cpu_count()} cores, {device}, {threads} threads"
+
+
 def _commit() -> str | None:
     """Return the git commit of the program, "+" behind it if files differ; None outside a checkout."""
     git = ["git", "-C", str(REPOSITORY)]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import UserError
+from backend.experiments.evaluations import FidelityEvaluation
 from backend.experiments.laboratory import Laboratory
 from backend.experiments.provenance import provenance
 from backend.experiments.recordings import RULES, Key, Recording, RecordingInfo, save_recording
@@ -72,6 +73,8 @@ def _record(
     if len(plans) != 1:
         raise UserError(f"A recording is of one policy; this run asks for {len(plans)}.")
     (plan,) = plans
+    if not isinstance(plan.evaluation, FidelityEvaluation):
+        raise UserError("A recording is of windows of a text; leave the kind of evaluation out.")
     if not {"mlp_in", "mlp_mid"} & set(plan.policy.sites()):
         raise UserError(f"{plan.policy.title} masks no MLP, so there is nothing to record.")
     if plan.policy.looks_at_cache:

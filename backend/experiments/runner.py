@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from backend.errors import UserError
-from backend.evaluation.fidelity import Fidelity, evaluate
 from backend.experiments.cells import Cell
+from backend.experiments.evaluations import Outcome
 from backend.experiments.events import EventLog
 from backend.experiments.known import KnownResult
 from backend.experiments.laboratory import Laboratory
@@ -87,7 +87,7 @@ def _run_cells(
             log.append("cell_found", cell=cell.id, run=known[cell.id].run)
         else:
             todo.append((plan, cell))
-    total = sum(plan.evaluation.windows for plan, _ in todo)
+    total = sum(plan.evaluation.steps for plan, _ in todo)
     clock = Clock(total)
     failed = 0
     for plan, cell in todo:
@@ -95,7 +95,7 @@ def _run_cells(
         log.append("cell_started", cell=cell.id, name=name)
         started = time.perf_counter()
         try:
-            for result in _windows(plan, laboratory, checkpoint):  # noqa: B007
+            for result in _steps(plan, laboratory, checkpoint):  # noqa: B007
                 clock.window_done()
                 left = clock.seconds_left()
                 log.append("progress", cell=cell.id, done=clock.done, total=total, seconds_left=left)
@@ -123,12 +123,10 @@ def _run_cells(
     return "done", f"{_cells(len(todo))} run, {len(cells) - len(todo)} found."
 
 
-def _windows(plan: Plan, laboratory: Laboratory, checkpoint: Callable[[], None]) -> Iterator[Fidelity]:
-    """Yield the growing result of a cell, with a checkpoint before each window."""
+def _steps(plan: Plan, laboratory: Laboratory, checkpoint: Callable[[], None]) -> Iterator[Outcome]:
+    """Yield the growing result of a cell, with a checkpoint before each step."""
     checkpoint()
-    subject = laboratory.subject(plan.model, plan.evaluation.dtype)
-    reference = laboratory.reference(subject, plan.evaluation)
-    for result in evaluate(subject.engine, plan.policy, reference):
+    for result in plan.evaluation.outcomes(laboratory, plan.model, plan.policy):
         yield result
         checkpoint()
 

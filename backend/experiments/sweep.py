@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from backend.errors import UserError
-from backend.experiments.cells import Evaluation
+from backend.experiments.evaluations import Evaluation, FidelityEvaluation, make_evaluation
 from backend.settings import Settings
 from backend.sparsity import Policy, make_policy
 
@@ -45,7 +45,9 @@ class Sweep(Settings):
     name: str = Field(description="A short name: letters, digits, dashes.", max_length=60)
     model: str | None = Field(None, description="One model: a catalog name, hub id or path.")
     models: tuple[str, ...] = Field((), description="Several models.")
-    evaluation: Evaluation = Field(default_factory=Evaluation, description="What is evaluated.")
+    evaluation: SerializeAsAny[Evaluation] = Field(
+        default_factory=FidelityEvaluation, description="What is evaluated."
+    )
     policies: tuple[dict[str, Any], ...] = Field(
         description="Methods with their settings; a list is swept.", min_length=1
     )
@@ -60,7 +62,7 @@ class Sweep(Settings):
     @field_validator("evaluation", mode="before")
     @classmethod
     def _evaluation_in_a_sentence(cls, value: Any) -> Any:
-        return Evaluation.parse(value, "evaluation") if isinstance(value, dict) else value
+        return make_evaluation(value) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _one_or_more_models(self) -> Self:
@@ -114,6 +116,8 @@ class Sweep(Settings):
             raise UserError(
                 f"The sweep has {len(models) * len(policies):,} cells; at most {MAX_CELLS:,} are run."
             )
+        for policy in policies:
+            self.evaluation.check(policy)
         unique = {(model, policy.name, policy): None for model in models for policy in policies}
         return [Plan(model, policy, self.evaluation) for model, _, policy in unique]
 

@@ -13,9 +13,15 @@ from backend.errors import UserError
 
 Migration = Callable[[duckdb.DuckDBPyConnection], None]
 
-MEASURED_WITH_STDERR = ("perplexity", "nll", "delta_nll", "kl", "agreement", "accuracy")
+MEASURED_WITH_STDERR = (
+    "perplexity", "nll", "delta_nll", "kl", "agreement", "accuracy", "bleu", "rouge_l", "token_agreement",
+)  # fmt: skip
 """Metrics that are a column with their standard error beside it in the view ``wide``."""
-MEASURED = ("mlp_density", "model_density", "bytes_per_token", "ms_per_token_median", "speedup")
+MEASURED = (
+    "mlp_density", "model_density", "bytes_per_token", "ms_per_token_median", "ms_per_token_p10",
+    "ms_per_token_p90", "tokens_per_s", "dense_ms_per_token_median", "speedup", "mlp_ms", "attention_ms",
+    "head_ms", "overhead_ms", "mlp_ratio", "read_bytes_per_s", "bandwidth_bytes_per_s", "bandwidth_share",
+)  # fmt: skip
 """Metrics that are a column of their own in the view ``wide``."""
 
 
@@ -91,7 +97,12 @@ def wide(results: str) -> str:
     """
 
 
-MIGRATIONS: list[Migration] = [create_tables, create_views]
+def widen_view(connection: duckdb.DuckDBPyConnection) -> None:
+    """Give the view ``wide`` the columns of latency and of answers."""
+    connection.execute(f"DROP VIEW wide; CREATE VIEW wide AS {wide('results')}")
+
+
+MIGRATIONS: list[Migration] = [create_tables, create_views, widen_view]
 
 
 def migrate(connection: duckdb.DuckDBPyConnection) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from backend.errors import UserError
+from backend.experiments.evaluations.kinds import DEFAULT_KIND
 from backend.registry import did_you_mean
 from backend.results.migrations import wide
 from backend.results.store import Store
@@ -25,6 +26,8 @@ MEASUREMENT_COLUMNS = (
     "model", "policy", "settings", "text", "metric", "value", "stderr", "n", "unit", "how", "run",
 )  # fmt: skip
 """The columns of :func:`measurements`, which are those of the CLI's ``results``."""
+_KIND = f"coalesce(evaluation ->> '$.kind', '{DEFAULT_KIND}')"
+"""The kind of a cell's evaluation; the default one is not written."""
 _NUMERIC = ("value", "stderr", "n")
 
 
@@ -160,6 +163,7 @@ def points(
     stride: int | None = None,
     dtype: str | None = None,
     policy: str | None = None,
+    kind: str | None = None,
     run_id: str | None = None,
     cell_ids: Sequence[str] | None = None,
 ) -> pd.DataFrame:
@@ -176,6 +180,7 @@ def points(
         stride: Tokens between windows (the window's length where none was set).
         dtype: Precision.
         policy: The method's name.
+        kind: The evaluation's kind ("fidelity", "latency").
         run_id: Only cells that this run measured or found.
         cell_ids: Only these cells.
 
@@ -190,6 +195,9 @@ def points(
     }  # fmt: skip
     given: dict[str, Any] = {name: value for name, value in equal.items() if value is not None}
     conditions = [f'"{name}" = ${name}' for name in given]
+    if kind is not None:
+        given["kind"] = kind
+        conditions.append(f"{_KIND} = $kind")
     if run_id is not None:
         given["run"] = run_id
         conditions.append(
@@ -212,15 +220,16 @@ def points(
 
 
 def evaluations(store: Store) -> pd.DataFrame:
-    """Return what was evaluated, one row a combination, those with most cells first.
+    """Return on what windows of what text fidelity was measured, those with most cells first.
 
-    Columns: model, model_sha256, text, text_sha256, tokens, window, stride, dtype, cells.
+    Columns: kind, model, model_sha256, text, text_sha256, tokens, window, stride, dtype, cells.
     """
     return store.frame(
-        """
-        SELECT max(model) AS model, model_sha256, max(text) AS text, text_sha256, tokens, "window",
-               stride, dtype, count(*) AS cells
+        f"""
+        SELECT '{DEFAULT_KIND}' AS kind, max(model) AS model, model_sha256, max(text) AS text, text_sha256,
+               tokens, "window", stride, dtype, count(*) AS cells
         FROM cells SEMI JOIN results USING (cell_id)
+        WHERE {_KIND} = '{DEFAULT_KIND}'
         GROUP BY model_sha256, text_sha256, tokens, "window", stride, dtype
         ORDER BY cells DESC, model, text, tokens, "window", stride, dtype
         """
@@ -228,8 +237,11 @@ def evaluations(store: Store) -> pd.DataFrame:
 
 
 def seconds_per_token(store: Store) -> float | None:
-    """Return the median time a stored cell took for a token, None if there is none."""
-    (found,) = store.rows("SELECT median(seconds / tokens) FROM results JOIN cells USING (cell_id)")
+    """Return the median time that fidelity took for a token, None if there is none."""
+    (found,) = store.rows(
+        "SELECT median(seconds / tokens) FROM results JOIN cells USING (cell_id) "
+        f"WHERE {_KIND} = '{DEFAULT_KIND}'"
+    )
     return None if found[0] is None else float(found[0])
 
 

@@ -10,6 +10,7 @@ import yaml
 from backend.errors import UserError
 from backend.evaluation.texts import TEXTS
 from backend.experiments import client
+from backend.experiments.evaluations import FidelityEvaluation
 from backend.experiments.sweep import Sweep
 from backend.models import CATALOG, DEFAULT_MODEL, OTHER_SOURCES
 from backend.results import queries
@@ -58,7 +59,8 @@ def _offer(opened: OpenStore, make: Any, key: str) -> None:
         st.error(str(error), icon=":material/error:")
         return
     pace = queries.seconds_per_token(opened.store)
-    seconds = None if pace is None else pace * sweep.evaluation.tokens * cells
+    asked = sweep.evaluation
+    seconds = pace * asked.tokens * cells if pace and isinstance(asked, FidelityEvaluation) else None
     time = (
         "no results yet to estimate the time by"
         if seconds is None

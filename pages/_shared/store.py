@@ -18,7 +18,9 @@ from backend.results import Store, StoreBusy, queries
 REFRESH_SECONDS = 1.0
 """How long what was read of the run folders counts as fresh; pages rerun far more often."""
 
-EVALUATION_KEYS = ("model", "model_sha256", "text", "text_sha256", "tokens", "window", "stride", "dtype")
+EVALUATION_KEYS = (
+    "kind", "model", "model_sha256", "text", "text_sha256", "tokens", "window", "stride", "dtype",
+)  # fmt: skip
 
 
 @dataclass

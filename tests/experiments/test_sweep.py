@@ -1,7 +1,8 @@
 import pytest
 
 from backend.errors import UserError
-from backend.experiments.cells import Cell, Evaluation
+from backend.experiments.cells import Cell
+from backend.experiments.evaluations import EVALUATIONS, FidelityEvaluation
 from backend.experiments.sweep import Sweep
 from backend.sparsity import make_policy
 
@@ -83,7 +84,7 @@ def cell(**changes):
         "model": "m",
         "model_sha256": "a" * 64,
         "policy": make_policy("dip", {"density": 0.5}),
-        "evaluation": Evaluation(text="prose", tokens=512, window=128),
+        "evaluation": FidelityEvaluation(text="prose", tokens=512, window=128),
         "text_sha256": "b" * 64,
     }
     return Cell(**(parts | changes))
@@ -92,16 +93,16 @@ def cell(**changes):
 def test_a_cells_id_depends_on_everything_that_decides_its_result_and_on_nothing_else():
     base = cell().id
     assert cell(model="another name of the same weights").id == base
-    assert cell(evaluation=Evaluation(text="another/path/of/it", tokens=512, window=128)).id == base
+    assert cell(evaluation=FidelityEvaluation(text="another/path/of/it", tokens=512, window=128)).id == base
     changed = [
         cell(model_sha256="c" * 64),
         cell(text_sha256="c" * 64),
         cell(policy=make_policy("dip", {"density": 0.6})),
         cell(policy=make_policy("glu_pruning", {"keep": 0.5})),
-        cell(evaluation=Evaluation(text="prose", tokens=1024, window=128)),
-        cell(evaluation=Evaluation(text="prose", tokens=512, window=64)),
-        cell(evaluation=Evaluation(text="prose", tokens=512, window=128, stride=64)),
-        cell(evaluation=Evaluation(text="prose", tokens=512, window=128, dtype="bfloat16")),
+        cell(evaluation=FidelityEvaluation(text="prose", tokens=1024, window=128)),
+        cell(evaluation=FidelityEvaluation(text="prose", tokens=512, window=64)),
+        cell(evaluation=FidelityEvaluation(text="prose", tokens=512, window=128, stride=64)),
+        cell(evaluation=FidelityEvaluation(text="prose", tokens=512, window=128, dtype="bfloat16")),
     ]
     assert len({base, *(each.id for each in changed)}) == 1 + len(changed)
 
@@ -110,9 +111,20 @@ def test_a_raised_version_runs_a_cell_again(monkeypatch):
     base = cell().id
     monkeypatch.setattr(type(cell().policy), "version", 2)
     again = cell().id
-    monkeypatch.setattr(Evaluation, "version", 2)
+    monkeypatch.setattr(FidelityEvaluation, "version", 2)
     assert len({base, again, cell().id}) == 3
 
 
 def test_ids_stay_as_they_are_so_that_stored_results_are_found():
     assert cell().id == "b7984148e9514894"
+
+
+def test_an_evaluation_of_another_kind_survives_the_sweep_file_and_an_unknown_one_gets_a_sentence():
+    asked = {"name": "x", "model": "m", "policies": [{"method": "dense"}]}
+    with pytest.raises(UserError, match="no kind of evaluation called 'fidelty'; did you mean 'fidelity'"):
+        Sweep.parse({**asked, "evaluation": {"kind": "fidelty"}}, "sweep")
+    for kind, evaluation in EVALUATIONS.items():
+        sweep = Sweep.parse({**asked, "evaluation": {"kind": kind, "dtype": "bfloat16"}}, "sweep")
+        assert type(sweep.evaluation) is evaluation
+        spec = sweep.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        assert Sweep.parse(spec, "sweep") == sweep

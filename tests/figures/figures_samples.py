@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from backend.evaluation.statistics import estimate
-from backend.experiments.cells import Cell, Evaluation
+from backend.experiments.cells import Cell
+from backend.experiments.evaluations import FidelityEvaluation
 from backend.home import Home
 from backend.sparsity import Policy, make_policy
 
@@ -46,7 +47,7 @@ def policies() -> list[Policy]:
 
 def cell(policy: Policy, model: str = MODEL, text: str = TEXT) -> Cell:
     """Return the cell of a policy on the made-up text."""
-    evaluation = Evaluation(text=text, tokens=WINDOWS * WINDOW, window=WINDOW)
+    evaluation = FidelityEvaluation(text=text, tokens=WINDOWS * WINDOW, window=WINDOW)
     return Cell(model, f"sha-{model}".ljust(64, "0"), policy, evaluation, f"sha-{text}".ljust(64, "0"))
 
 

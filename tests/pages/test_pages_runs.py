@@ -21,7 +21,7 @@ def test_the_form_makes_the_sweep_it_shows(results_home: Home, open_page: Open) 
     page.text_input(key="values_dip").set_value("0.2:0.6:0.2").run()
     shown = Sweep.from_text(page.code[0].value)
     assert shown.name == "mine"
-    assert shown.evaluation.windows == 4
+    assert shown.evaluation.steps == 4
     assert len(shown.plans()) == 1 + 3 + 4
     assert any(expander.label.startswith("8 cells, about ") for expander in page.expander)
 

@@ -138,7 +138,7 @@ def test_measuring_a_point_submits_it_with_its_dense_pair(
     ((sweep, kind),) = asked
     assert kind == "point"
     assert [plan.policy.canonical() for plan in sweep.plans()] == [{}, {"density": 0.35}]
-    assert (sweep.evaluation.tokens, sweep.evaluation.window, sweep.evaluation.windows) == (512, 256, 2)
+    assert (sweep.evaluation.tokens, sweep.evaluation.window, sweep.evaluation.steps) == (512, 256, 2)
 
 
 def test_a_measured_point_stands_beside_its_own_dense_run(results_home: Home, open_page: Open) -> None:
