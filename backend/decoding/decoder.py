@@ -12,6 +12,7 @@ from backend.decoding.hub_step import HubStep
 from backend.decoding.lean_step import RELATIVE_TOLERANCE, LeanStep
 from backend.decoding.lean_weights import LeanWeights, NotLean
 from backend.decoding.parts import Parts
+from backend.decoding.refusal import refuse_unreal
 from backend.decoding.torch_mlp import TorchGatheredMLP
 from backend.errors import UserError
 from backend.sparsity.accounting import Reading
@@ -58,6 +59,7 @@ class DecodingModel:
     """
 
     def __init__(self, engine: MaskedEngine, *, int8: bool = False) -> None:
+        _use_threads()
         self.engine = engine
         self.int8 = int8
         self.lean: LeanWeights | None = None
@@ -244,19 +246,9 @@ class Decoding:
             yield
 
 
-def refuse_unreal(policy: Policy) -> None:
-    """Refuse a policy whose latency would be a fiction.
+def _use_threads() -> None:
+    """Let the kernels use as many threads as torch does."""
+    import numba
+    import torch
 
-    Raises:
-        UserError: It is an oracle, or skips attention weights, for which there are no kernels.
-    """
-    if not policy.realisable or not policy.label_free:
-        raise UserError(
-            f"{policy.title} is an oracle: it needs what it counts as skipped, so it has no latency. "
-            "Choose a method that can be realised; `methods` says which."
-        )
-    if {"attn_in", "attn_out"} & set(policy.sites()):
-        raise UserError(
-            f"{policy.title} prunes attention weights, which no decoding kernel here skips, so its latency "
-            "cannot be measured."
-        )
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))

@@ -41,4 +41,5 @@ def round_to_int8(model: Any) -> None:
         for module in model.modules():
             if isinstance(module, torch.nn.Linear):
                 values, scales = quantise_rows(module.weight)
-                module.weight.copy_(values.float() * scales[:, None])
+                # A new tensor: the old one may be the file itself, mapped into memory.
+                module.weight.data = values.float() * scales[:, None]
