@@ -251,4 +251,5 @@ def _use_threads() -> None:
     import numba
     import torch
 
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    most = int(getattr(numba.config, "NUMBA_NUM_THREADS", 1))
+    numba.set_num_threads(min(torch.get_num_threads(), most))
