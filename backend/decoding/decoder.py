@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from backend.decoding.gathered_mlp import GatheredMLP
 from backend.decoding.hub_step import HubStep
+from backend.decoding.layout import laid_out, layout_for
 from backend.decoding.lean_step import RELATIVE_TOLERANCE, LeanStep
 from backend.decoding.lean_weights import LeanWeights, NotLean
 from backend.decoding.parts import Parts
@@ -44,7 +45,7 @@ class Step(Protocol):
 
 
 class DecodingModel:
-    """A model ready for decoding; what sequences share. Its memory must be laid out for the policies used.
+    """A model whose memory is laid out for decoding (see :func:`ready_for`); what sequences share.
 
     Args:
         engine: The model.
@@ -110,9 +111,22 @@ class DecodingModel:
     def _input_major(self, policy: Policy) -> bool:
         """Tell how gate and up lie; int8 copies are made as the policy wants them."""
         if self.int8:
-            return "mlp_in" in policy.sites()
+            return layout_for(policy) == "input-major"
         first = next(iter(self.engine.anatomy.mlps.values()))
         return not first.gate_weight.is_contiguous()
+
+
+@contextmanager
+def ready_for(engine: MaskedEngine, policy: Policy, *, int8: bool = False) -> Iterator[DecodingModel]:
+    """Lay a model's memory out for a policy (and dense) for the time of a ``with`` block.
+
+    Args:
+        engine: The model.
+        policy: Whose skips the layout serves; others decode too, as fast as that layout lets them.
+        int8: Its linear weights were rounded to int8 and are to be read as such, from copies.
+    """
+    with laid_out(engine.anatomy, "row-major" if int8 else layout_for(policy)):
+        yield DecodingModel(engine, int8=int8)
 
 
 class Decoding:

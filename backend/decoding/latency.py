@@ -13,8 +13,7 @@ import numpy as np
 
 from backend.decoding.bandwidth import MemoryReader
 from backend.decoding.contention import TOLERATED, Contention
-from backend.decoding.decoder import Decoding, DecodingModel, Execution, Prefill
-from backend.decoding.layout import laid_out, layout_for
+from backend.decoding.decoder import Decoding, DecodingModel, Execution, Prefill, ready_for
 from backend.decoding.parts import Parts
 from backend.sparsity.accounting import Reading
 from backend.sparsity.engine import MaskedEngine
@@ -160,8 +159,7 @@ def measure_latency(
     reader = MemoryReader()
     result: Latency | None = None
     for _ in range(rounds):
-        with laid_out(engine.anatomy, "row-major" if int8 else layout_for(policy)):
-            model = DecodingModel(engine, int8=int8)
+        with ready_for(engine, policy, int8=int8) as model:
             tried: list[Round] = []
             for _attempt in range(ATTEMPTS):
                 sparse = Decoding(model, policy, len(ids), execution=execution, prefill=prefill)

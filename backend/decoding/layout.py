@@ -23,8 +23,13 @@ Layout = Literal["row-major", "input-major"]
 
 
 def layout_for(policy: Policy) -> Layout:
-    """Return how gate and up should lie for a policy: input-major if it skips their columns."""
-    return "input-major" if "mlp_in" in policy.sites() else "row-major"
+    """Return how gate and up should lie for a policy: input-major if it skips columns and computes all rows.
+
+    One that skips rows too reads rows: what it saves of their columns it cannot skip in memory.
+    """
+    sites = policy.sites()
+    all_rows = "mlp_mid" not in sites or policy.needs >= {"gate", "up"}
+    return "input-major" if "mlp_in" in sites and all_rows else "row-major"
 
 
 @contextmanager
