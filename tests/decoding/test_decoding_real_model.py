@@ -70,8 +70,8 @@ REALISABLE = [
 ]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
 @pytest.mark.parametrize("name", REALISABLE)
+@pytest.mark.parametrize("dtype", ["float32", "int8"])  # the outer loop: each loads the model once
 def test_gathered_decoding_is_masked_decoding(laboratory: Laboratory, name: str, dtype: str) -> None:
     subject = laboratory.subject("smollm2-135m", dtype)
     text = load_text("prose", None).content[:2000]
