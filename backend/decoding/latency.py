@@ -57,12 +57,14 @@ class Latency:
         loop: Which loop decoded: "lean" or "transformers".
         kv_bytes: Bytes of keys and values that a token reads, in the middle of the timed tokens.
         value_bytes: Bytes of one weight as the kernels read it.
+        copied_bytes: Bytes of weights held beside the model's own.
         rounds: The rounds.
     """
 
     loop: str
     kv_bytes: float
     value_bytes: float
+    copied_bytes: int
     rounds: list[Round] = field(default_factory=list)
 
     @property
@@ -112,6 +114,7 @@ class Latency:
             ("model_density", reading.model_density, None, "share of all weights"),
             ("bytes_per_token", weights, None, "B/token"),
             ("kv_bytes_per_token", self.kv_bytes, None, "B/token"),
+            ("copied_weight_bytes", float(self.copied_bytes), None, "B"),
             ("bandwidth_bytes_per_s", bandwidth, None, "B/s"),
             ("read_bytes_per_s", rate, None, "B/s"),
             ("bandwidth_share", rate / bandwidth, None, "share of bandwidth"),
@@ -168,7 +171,9 @@ def measure_latency(
                     break
             if result is None:
                 value_bytes = 1 if int8 else next(engine.model.parameters()).element_size()
-                result = Latency(sparse.loop, _kv_bytes(engine, (prompt + len(ids)) / 2), value_bytes)
+                copied = 0 if model.lean is None else model.lean.copied_bytes
+                kv_bytes = _kv_bytes(engine, (prompt + len(ids)) / 2)
+                result = Latency(sparse.loop, kv_bytes, value_bytes, copied)
         result.rounds.append(min(tried, key=lambda each: each.others))
         yield result
 

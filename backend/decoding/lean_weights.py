@@ -109,6 +109,16 @@ class LeanWeights:
             kinds={layer: kind for layer, kind in kinds.items() if kind is not None},
         )
 
+    @property
+    def copied_bytes(self) -> int:
+        """Bytes held beside the model's own weights: none in float32, the 8-bit copies in int8."""
+        if not self.int8:
+            return 0
+        held = [self.head, *(each for w in self.attentions for each in (w.q, w.k, w.v, w.o))]
+        mlps = (each for layers in self._mlps.values() for each in layers.values())
+        held += [each for mlp in mlps for each in (mlp.gate, mlp.up, mlp.down)]
+        return sum(each.nbytes for each in held)
+
     def mlps(self, *, input_major: bool) -> dict[int, MLPMatrices]:
         """Return the MLPs' weights by layer; float32 ones must be laid out that way, int8 ones are copied."""
         if not self.int8:

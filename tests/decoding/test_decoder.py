@@ -128,6 +128,11 @@ def test_int8_weights_are_read_as_they_were_rounded():
     torch.testing.assert_close(gathered, masked, rtol=1e-3, atol=1e-3)
     assert model.lean is not None
     assert model.lean.head.values.dtype == "int8"
+    # Two layouts of the MLPs (dense and DIP), one of the rest: a byte a weight, and the scales.
+    linear = sum(
+        p.numel() for name, p in engine.model.named_parameters() if "proj" in name or "embed" in name
+    )
+    assert linear < model.lean.copied_bytes < 2.2 * linear
 
 
 def test_int8_without_a_lean_loop_gets_a_sentence():

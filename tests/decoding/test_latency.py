@@ -48,6 +48,7 @@ def test_a_latency_says_what_was_measured(llama):
         value["read_bytes_per_s"] / value["bandwidth_bytes_per_s"]
     )
     assert value["lean_loop"] == 1
+    assert value["copied_weight_bytes"] == 0
     assert len(result.windows["speedup"]) == 2
     assert found["speedup"]["stderr"] is not None
 
