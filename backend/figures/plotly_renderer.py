@@ -8,10 +8,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from backend.figures.drawing.scales import MISSING, STOPS, limits, short
+from backend.figures.drawing.marks import BAR_WIDTH, GREY
+from backend.figures.drawing.scales import MISSING, STOPS, limits
+from backend.figures.drawing.text import short
 from backend.figures.heat_map import HeatMap
-from backend.figures.palette import GREY
-from backend.figures.spec import BAR_WIDTH, Axis, Baseline, FigureSpec, Series
+from backend.figures.spec import Axis, Baseline, FigureSpec, Series
 
 CONFIG: dict[str, Any] = {
     "showSendToCloud": False,

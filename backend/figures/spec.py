@@ -11,13 +11,12 @@ from typing import Literal, Self
 import pandas as pd
 from pydantic import Field, model_validator
 
-from backend.figures.heat_map import Better, HeatMap, titled
+from backend.figures.drawing.text import titled
+from backend.figures.heat_map import Better, HeatMap
 from backend.figures.palette import Style
 from backend.figures.record import Record
 
 How = Literal["measured", "simulated", "oracle"]
-BAR_WIDTH = 0.6
-"""How much of its row a bar fills."""
 
 
 class Axis(Record):
@@ -93,11 +92,13 @@ class Baseline(Record):
         value: Where.
         label: Its name.
         axis: The axis whose value it is.
+        role: "baseline" for what was measured or chosen here, "claim" for what a paper says.
     """
 
     value: float
     label: str
     axis: Literal["x", "y"] = "y"
+    role: Literal["baseline", "claim"] = "baseline"
 
 
 class Provenance(Record):
@@ -107,11 +108,13 @@ class Provenance(Record):
         runs: Ids of the runs that measured them.
         filters: What was selected, as names to values.
         how: Every way in which its numbers were got.
+        methods: Names of the methods whose numbers they are, where the series do not say it (a heat map).
     """
 
     runs: tuple[str, ...] = ()
     filters: dict[str, str] = Field(default_factory=dict)
     how: tuple[How, ...] = ()
+    methods: tuple[str, ...] = ()
 
 
 class FigureSpec(Record):

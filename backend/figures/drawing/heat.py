@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .scales import MISSING, STOPS, colour_at, ink_on, limits, short
+from .scales import MISSING, STOPS, colour_at, ink_on, limits
+from .text import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

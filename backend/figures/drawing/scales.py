@@ -62,9 +62,3 @@ def ink_on(colour: tuple[float, float, float]) -> str:
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#FFFFFF"
-
-
-def short(value: float) -> str:
-    """Return a value as it stands in a cell: three significant digits, no exponent for common sizes."""
-    text = f"{value:.3g}"
-    return (text if "e" not in text else f"{value:.1e}").replace("-", "−")

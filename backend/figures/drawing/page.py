@@ -1,0 +1,154 @@
+"""Draws a page with Matplotlib: exact inches, embedded fonts, the same bytes each time."""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from .heat import draw_heat
+from .marks import GRID
+from .panel import draw_series
+from .text import SERIF, titled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from backend.figures.page import Page, PagePanel
+
+Format = Literal["pdf", "svg", "png"]
+LOCK = threading.Lock()
+"""Held while drawing: Matplotlib's settings belong to the whole process."""
+_METADATA: dict[Format, dict[str, Any]] = {
+    "pdf": {"CreationDate": None, "ModDate": None},
+    "svg": {"Date": None},
+    "png": {"Software": None},
+}
+_PLACES = {"below": "outside lower center", "above": "outside upper center", "right": "outside right center"}
+
+
+def to_bytes(page: Page, format: Format) -> bytes:
+    """Return a page as a file.
+
+    Args:
+        page: What to draw.
+        format: ``pdf`` (TrueType fonts embedded), ``svg`` (text as text) or ``png``.
+    """
+    with LOCK, mpl.rc_context(_settings(page)):
+        buffer = io.BytesIO()
+        _draw(page).savefig(buffer, format=format, metadata=_METADATA[format], dpi=page.dpi)
+    return buffer.getvalue()
+
+
+def to_figure(page: Page) -> Figure:
+    """Return the Matplotlib figure itself."""
+    with LOCK, mpl.rc_context(_settings(page)):
+        return _draw(page)
+
+
+def arranged(page: Page) -> Figure:
+    """Return the Matplotlib figure after its layout: every part is where it is on paper."""
+    with LOCK, mpl.rc_context(_settings(page)):
+        figure = _draw(page)
+        figure.draw_without_rendering()
+        return figure
+
+
+def _settings(page: Page) -> dict[str, Any]:
+    small = page.font_size - 1
+    return {
+        "font.family": SERIF,
+        "mathtext.fontset": "stix",
+        "text.parse_math": False,  # a dollar in a name is a dollar
+        "font.size": page.font_size,
+        "axes.labelsize": page.font_size,
+        "axes.titlesize": page.font_size,
+        "axes.linewidth": 0.6,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.unicode_minus": True,
+        "xtick.labelsize": small,
+        "ytick.labelsize": small,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+        "xtick.minor.width": 0.4,
+        "ytick.minor.width": 0.4,
+        "legend.fontsize": small,
+        "legend.frameon": False,
+        "hatch.linewidth": 0.5,
+        "pdf.fonttype": 42,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "sparsity-lens",
+    }
+
+
+def _draw(page: Page) -> Figure:
+    figure = Figure(figsize=(page.width_in, page.height_in), layout="constrained")
+    FigureCanvasAgg(figure)
+    rows = -(-len(page.panels) // page.columns)
+    grid = figure.subplots(rows, page.columns, squeeze=False, height_ratios=page.row_heights or None)
+    places = [axes for row in grid for axes in row]
+    for axes in places[len(page.panels) :]:
+        axes.set_visible(False)
+    for axes, panel in zip(places, page.panels, strict=False):
+        _draw_panel(figure, axes, panel, page)
+    if page.title:
+        figure.suptitle(page.title, fontsize=page.font_size + 1)
+    _add_legend(figure, places[: len(page.panels)], page)
+    return figure
+
+
+def _draw_panel(figure: Figure, axes: Axes, panel: PagePanel, page: Page) -> None:
+    spec = panel.spec
+    if panel.heading:
+        axes.set_title(panel.heading, loc="left", pad=4)
+    if spec.heat is None:
+        if page.grid != "none":
+            axes.grid(visible=True, axis=page.grid, color=GRID, linewidth=0.5)
+        axes.set_axisbelow(True)
+        draw_series(axes, spec, page)
+        return
+    width, height = (
+        0.7 * page.width_in / page.columns,
+        0.75 * page.height_in * page.columns / len(page.panels),
+    )
+    mesh = draw_heat(axes, spec.heat, width, min(height, page.height_in), page.font_size - 1)
+    scale = spec.heat.scale
+    bar = figure.colorbar(
+        mesh, ax=axes, label=titled(scale.label, scale.unit, scale.better), fraction=0.05, pad=0.02
+    )
+    bar.outline.set_visible(False)
+    for name, axis in (("xlabel", spec.x), ("ylabel", spec.y)):
+        axes.set(**{name: titled(axis.label, axis.unit, axis.better) if axis.label else ""})
+
+
+def _add_legend(figure: Figure, places: Iterable[Axes], page: Page) -> None:
+    """Add one legend for all panels; a name that several panels share stands in it once."""
+    named: dict[str, Any] = {}
+    for axes, panel in zip(places, page.panels, strict=True):
+        if panel.in_legend:
+            handles, labels = axes.get_legend_handles_labels()
+            for handle, label in zip(handles, labels, strict=True):
+                named.setdefault(label, handle)
+    if page.legend == "none" or len(named) < 2:
+        return
+    look = {"handlelength": 2.6, "columnspacing": 1.2, "handles": list(named.values()), "labels": list(named)}
+    if page.legend == "inside":
+        next(axes for axes in figure.axes if axes.get_legend_handles_labels()[0]).legend(loc="best", **look)
+    else:
+        figure.legend(loc=_PLACES[page.legend], ncols=legend_columns(list(named), page), **look)
+
+
+def legend_columns(labels: list[str], page: Page) -> int:
+    """Return how many columns a legend has: as many as fit, in rows that are equally full."""
+    if page.legend in ("right", "inside"):
+        return 1
+    entry_in = (0.45 * max(map(len, labels)) + 4.6) * (page.font_size - 1) / 72
+    fitting = max(1, min(len(labels), int(page.width_in / entry_in)))
+    return math.ceil(len(labels) / math.ceil(len(labels) / fitting))

@@ -1,0 +1,135 @@
+"""Draws one panel with Matplotlib: series, bars, baselines and axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from .marks import BAR_WIDTH, DASHES, GREY, MARKERS
+from .text import titled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from backend.figures.page import Page
+    from backend.figures.spec import Axis, Baseline, FigureSpec, Series
+
+
+def draw_series(axes: Axes, spec: FigureSpec, page: Page) -> None:
+    """Draw a figure of series into its axes.
+
+    Args:
+        axes: Where.
+        spec: What.
+        page: The page, for the sizes of lines and markers.
+    """
+    ends: dict[float, float] = {}
+    for order, series in enumerate(spec.series):
+        zorder = 3 + 0.01 * order
+        if series.kind == "bar":
+            _add_bars(axes, series, ends)
+        elif series.kind == "front":
+            _add_front(axes, series, page)
+        else:
+            _add_points(axes, series, page, zorder)
+    for baseline in spec.baselines:
+        _add_baseline(axes, baseline)
+    _set_axis(axes, spec.x, "x")
+    _set_axis(axes, spec.y, "y")
+
+
+def _add_front(axes: Axes, series: Series, page: Page) -> None:
+    axes.step(
+        series.x, series.y, where="post", color=series.style.colour, alpha=0.35,
+        linewidth=4 * page.line_width, label=series.label, zorder=2,
+    )  # fmt: skip
+
+
+def _add_points(axes: Axes, series: Series, page: Page, zorder: float) -> None:
+    colour, marker = series.style.colour, MARKERS[series.style.marker]
+    axes.errorbar(
+        series.x,
+        series.y,
+        xerr=_errors(series.x_err),
+        yerr=_errors(series.y_err),
+        label=series.label,
+        color=colour,
+        linestyle="none" if series.kind == "markers" else DASHES[series.style.dash],
+        marker="none" if series.kind == "curve" else marker,
+        markersize=page.marker_size,
+        linewidth=page.line_width,
+        elinewidth=0.7 * page.line_width,
+        capsize=page.marker_size / 2,
+        zorder=zorder,
+    )
+    if series.kind == "curve":
+        return
+    # Matplotlib puts the markers of errorbar 0.1 above its zorder.
+    for chosen, fill in ((series.faded, GREY), (series.hollow, "white")):
+        at = [i for i, flag in enumerate(chosen) if flag]
+        if at:
+            edge = GREY if fill == GREY else colour
+            axes.plot(
+                [series.x[i] for i in at], [series.y[i] for i in at], linestyle="none", marker=marker,
+                markersize=page.marker_size, markerfacecolor=fill, markeredgecolor=edge, zorder=zorder + 0.2,
+            )  # fmt: skip
+
+
+def _add_bars(axes: Axes, series: Series, ends: dict[float, float]) -> None:
+    """Draw bars that begin where those before them in the same row end."""
+    starts = [ends.get(row, 0.0) for row in series.y]
+    axes.barh(
+        series.y, series.x, BAR_WIDTH, starts, color=series.style.colour, edgecolor="white", linewidth=0.5,
+        label=series.label, zorder=3,
+    )  # fmt: skip
+    ends.update({row: start + length for row, start, length in zip(series.y, starts, series.x, strict=True)})
+
+
+def _errors(values: Sequence[float | None]) -> list[float] | None:
+    return [value or 0.0 for value in values] if any(values) else None
+
+
+def _add_baseline(axes: Axes, baseline: Baseline) -> None:
+    """Draw a line across and its name: a baseline's at the line's start, a claim's at its end."""
+    claim = baseline.role == "claim"
+    dash = DASHES["dot" if claim else "dash"]
+    (axes.axhline if baseline.axis == "y" else axes.axvline)(
+        baseline.value, color="black", linewidth=0.7, linestyle=dash, zorder=2
+    )
+    side: Literal["left", "right"] = "right" if claim else "left"
+    shift = -3 if claim else 3
+    if baseline.axis == "y":
+        place, coordinates, offset = (1.0 if claim else 0.0, baseline.value), ("axes fraction", "data"), 2
+    else:
+        place, coordinates, offset = (baseline.value, 1.0), ("data", "axes fraction"), -8
+    axes.annotate(
+        baseline.label, place, xycoords=coordinates, xytext=(shift, offset), textcoords="offset points",
+        ha=side,
+    )  # fmt: skip
+
+
+def _set_axis(axes: Axes, axis: Axis, which: Literal["x", "y"]) -> None:
+    if axis.log:
+        (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    if axis.range:
+        (axes.set_xlim if which == "x" else axes.set_ylim)(*axis.range)
+    if axis.log:
+        _number_decades(axes, which)
+    title = titled(axis.label, axis.unit, axis.better) if axis.label else ""
+    (axes.set_xlabel if which == "x" else axes.set_ylabel)(title)
+    if axis.ticks:
+        positions, texts = zip(*axis.ticks, strict=True)
+        (axes.set_xticks if which == "x" else axes.set_yticks)(positions, texts)
+
+
+def _number_decades(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Number a logarithmic axis: the fewer decades it spans, the more numbers between them."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    span = high / low
+    subs = (1.0, 2.0, 3.0, 5.0) if span < 30 else (1.0, 3.0) if span < 1_000 else (1.0,)
+    ruler = axes.xaxis if which == "x" else axes.yaxis
+    ruler.set_major_locator(LogLocator(subs=subs))
+    ruler.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ruler.set_minor_formatter(NullFormatter())
