@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import math
 import threading
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 
 from .heat import draw_heat
 from .marks import GRID
-from .panel import draw_series
-from .text import SERIF, titled
+from .panel import draw_series, title_axes
+from .text import SERIF, legend_columns, titled, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from backend.figures.page import Page, PagePanel
+    from backend.figures.page import Page
 
 Format = Literal["pdf", "svg", "png"]
 LOCK = threading.Lock()
@@ -39,8 +39,13 @@ def to_bytes(page: Page, format: Format) -> bytes:
     Args:
         page: What to draw.
         format: ``pdf`` (TrueType fonts embedded), ``svg`` (text as text) or ``png``.
+
+    Raises:
+        UserWarning: The panels have no room on the page.
     """
-    with LOCK, mpl.rc_context(_settings(page)):
+    with LOCK, mpl.rc_context(_settings(page)), warnings.catch_warnings():
+        # Panels without room: no picture is better than one with everything on top of everything.
+        warnings.filterwarnings("error", message="constrained_layout not applied")
         buffer = io.BytesIO()
         _draw(page).savefig(buffer, format=format, metadata=_METADATA[format], dpi=page.dpi)
     return buffer.getvalue()
@@ -96,36 +101,42 @@ def _draw(page: Page) -> Figure:
     places = [axes for row in grid for axes in row]
     for axes in places[len(page.panels) :]:
         axes.set_visible(False)
-    for axes, panel in zip(places, page.panels, strict=False):
-        _draw_panel(figure, axes, panel, page)
+    for place in range(len(page.panels)):
+        _draw_panel(figure, places[place], place, page)
     if page.title:
         figure.suptitle(page.title, fontsize=page.font_size + 1)
     _add_legend(figure, places[: len(page.panels)], page)
     return figure
 
 
-def _draw_panel(figure: Figure, axes: Axes, panel: PagePanel, page: Page) -> None:
-    spec = panel.spec
+def _draw_panel(figure: Figure, axes: Axes, place: int, page: Page) -> None:
+    panel = page.panels[place]
+    spec, room = panel.spec, panel_room(page, place)
     if panel.heading:
-        axes.set_title(panel.heading, loc="left", pad=4)
+        axes.set_title(wrapped(panel.heading, room[0], page.font_size), loc="left", pad=4)
+    title_axes(axes, spec, page, room)
     if spec.heat is None:
         if page.grid != "none":
             axes.grid(visible=True, axis=page.grid, color=GRID, linewidth=0.5)
         axes.set_axisbelow(True)
         draw_series(axes, spec, page)
         return
-    width, height = (
-        0.7 * page.width_in / page.columns,
-        0.75 * page.height_in * page.columns / len(page.panels),
-    )
-    mesh = draw_heat(axes, spec.heat, width, min(height, page.height_in), page.font_size - 1)
+    mesh = draw_heat(axes, spec.heat, 0.7 * room[0], 0.75 * room[1], page.font_size - 1)
     scale = spec.heat.scale
-    bar = figure.colorbar(
-        mesh, ax=axes, label=titled(scale.label, scale.unit, scale.better), fraction=0.05, pad=0.02
-    )
+    title = wrapped(titled(scale.label, scale.unit, scale.better), 0.85 * room[1], page.font_size)
+    bar = figure.colorbar(mesh, ax=axes, label=title, fraction=0.05, pad=0.02)
     bar.outline.set_visible(False)
-    for name, axis in (("xlabel", spec.x), ("ylabel", spec.y)):
-        axes.set(**{name: titled(axis.label, axis.unit, axis.better) if axis.label else ""})
+
+
+def panel_room(page: Page, place: int) -> tuple[float, float]:
+    """Return about how wide and high the panel at a place is with its labels, inches."""
+    rows = -(-len(page.panels) // page.columns)
+    shares = page.row_heights or (1.0,) * rows
+    labels = {s.label for p in page.panels if p.in_legend for s in p.spec.series}
+    legend_in = 0.3 if page.legend in ("below", "above") and len(labels) > 1 else 0.0
+    return page.width_in / page.columns, (page.height_in - legend_in) * shares[place // page.columns] / sum(
+        shares
+    )
 
 
 def _add_legend(figure: Figure, places: Iterable[Axes], page: Page) -> None:
@@ -142,13 +153,6 @@ def _add_legend(figure: Figure, places: Iterable[Axes], page: Page) -> None:
     if page.legend == "inside":
         next(axes for axes in figure.axes if axes.get_legend_handles_labels()[0]).legend(loc="best", **look)
     else:
-        figure.legend(loc=_PLACES[page.legend], ncols=legend_columns(list(named), page), **look)
-
-
-def legend_columns(labels: list[str], page: Page) -> int:
-    """Return how many columns a legend has: as many as fit, in rows that are equally full."""
-    if page.legend in ("right", "inside"):
-        return 1
-    entry_in = (0.45 * max(map(len, labels)) + 4.6) * (page.font_size - 1) / 72
-    fitting = max(1, min(len(labels), int(page.width_in / entry_in)))
-    return math.ceil(len(labels) / math.ceil(len(labels) / fitting))
+        one = page.legend == "right"
+        columns = 1 if one else legend_columns(list(named), page.width_in, page.font_size - 1)
+        figure.legend(loc=_PLACES[page.legend], ncols=columns, **look)

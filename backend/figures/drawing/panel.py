@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from .marks import BAR_WIDTH, DASHES, GREY, MARKERS
-from .text import titled
+from .text import titled, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,10 +32,32 @@ def draw_series(axes: Axes, spec: FigureSpec, page: Page) -> None:
             _add_front(axes, series, page)
         else:
             _add_points(axes, series, page, zorder)
+    # Lines and the axes' own margins first: a line's name is left out where the line is not seen.
     for baseline in spec.baselines:
-        _add_baseline(axes, baseline)
+        if baseline.value > 0 or not getattr(spec, baseline.axis).log:
+            _add_line(axes, baseline)
     _set_axis(axes, spec.x, "x")
     _set_axis(axes, spec.y, "y")
+    for baseline in spec.baselines:
+        low, high = sorted(axes.get_ylim() if baseline.axis == "y" else axes.get_xlim())
+        if low <= baseline.value <= high:
+            _name_line(axes, baseline)
+
+
+def title_axes(axes: Axes, spec: FigureSpec, page: Page, room_in: tuple[float, float]) -> None:
+    """Write both axes' titles, in lines that fit.
+
+    Args:
+        axes: Where.
+        spec: Whose axes.
+        page: The page, for the font size.
+        room_in: Width and height of the panel, inches.
+    """
+    around = 5 * page.font_size / 72  # what tick labels and the other axis' title take
+    rooms = (0.9 * room_in[0] - around / 2, 0.95 * room_in[1] - around)
+    for name, axis, room in (("xlabel", spec.x, rooms[0]), ("ylabel", spec.y, rooms[1])):
+        title = titled(axis.label, axis.unit, axis.better) if axis.label else ""
+        axes.set(**{name: wrapped(title, room, page.font_size)})
 
 
 def _add_front(axes: Axes, series: Series, page: Page) -> None:
@@ -89,23 +111,25 @@ def _errors(values: Sequence[float | None]) -> list[float] | None:
     return [value or 0.0 for value in values] if any(values) else None
 
 
-def _add_baseline(axes: Axes, baseline: Baseline) -> None:
-    """Draw a line across and its name: a baseline's at the line's start, a claim's at its end."""
-    claim = baseline.role == "claim"
-    dash = DASHES["dot" if claim else "dash"]
+def _add_line(axes: Axes, baseline: Baseline) -> None:
+    dash = DASHES["dot" if baseline.role == "claim" else "dash"]
     (axes.axhline if baseline.axis == "y" else axes.axvline)(
         baseline.value, color="black", linewidth=0.7, linestyle=dash, zorder=2
     )
-    side: Literal["left", "right"] = "right" if claim else "left"
-    shift = -3 if claim else 3
+
+
+def _name_line(axes: Axes, baseline: Baseline) -> None:
+    """Write a line's name beside it: a baseline's at the line's start, a claim's at its end."""
+    claim = baseline.role == "claim"
     if baseline.axis == "y":
         place, coordinates, offset = (1.0 if claim else 0.0, baseline.value), ("axes fraction", "data"), 2
     else:
         place, coordinates, offset = (baseline.value, 1.0), ("data", "axes fraction"), -8
-    axes.annotate(
-        baseline.label, place, xycoords=coordinates, xytext=(shift, offset), textcoords="offset points",
-        ha=side,
+    name = axes.annotate(
+        baseline.label, place, xycoords=coordinates, xytext=(-3 if claim else 3, offset),
+        textcoords="offset points", ha="right" if claim else "left",
     )  # fmt: skip
+    name.set_in_layout(False)
 
 
 def _set_axis(axes: Axes, axis: Axis, which: Literal["x", "y"]) -> None:
@@ -115,8 +139,6 @@ def _set_axis(axes: Axes, axis: Axis, which: Literal["x", "y"]) -> None:
         (axes.set_xlim if which == "x" else axes.set_ylim)(*axis.range)
     if axis.log:
         _number_decades(axes, which)
-    title = titled(axis.label, axis.unit, axis.better) if axis.label else ""
-    (axes.set_xlabel if which == "x" else axes.set_ylabel)(title)
     if axis.ticks:
         positions, texts = zip(*axis.ticks, strict=True)
         (axes.set_xticks if which == "x" else axes.set_yticks)(positions, texts)
