@@ -113,7 +113,7 @@ def _draw_panel(figure: Figure, axes: Axes, place: int, page: Page) -> None:
     panel = page.panels[place]
     spec, room = panel.spec, panel_room(page, place)
     if panel.heading:
-        axes.set_title(wrapped(panel.heading, room[0], page.font_size), loc="left", pad=4)
+        axes.set_title(wrapped(panel.heading, room[0] - 0.55, page.font_size), loc="left", pad=4)
     title_axes(axes, spec, page, room)
     if spec.heat is None:
         if page.grid != "none":

@@ -69,7 +69,7 @@ def legend_columns(labels: Sequence[str], width_in: float, font_size: float) -> 
     for columns in range(len(labels), 1, -1):
         rows = math.ceil(len(labels) / columns)
         longest = [max(map(len, labels[i : i + rows])) for i in range(0, len(labels), rows)]
-        # 4.9 for the line and the gaps beside it.
-        if sum(LETTER * letters + 4.9 for letters in longest) * font_size / 72 <= width_in:
+        # 0.52: PGFPlots writes in the paper's font, which may be wider; 4.9: the line and its gaps.
+        if sum(0.52 * letters + 4.9 for letters in longest) * font_size / 72 <= width_in:
             return len(longest)
     return 1
