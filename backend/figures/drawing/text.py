@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 SERIF = "STIXGeneral"
 """The font on paper: a serif that ships with Matplotlib, so that it is the same everywhere."""
-SERIF_FILES = ("STIXGeneral.ttf", "STIXGeneralBol.ttf")
+SERIF_FILES = ("STIXGeneral.ttf",)
 """Its files in Matplotlib's font folder; a bundle carries copies."""
 
 LETTER = 0.46
