@@ -8,7 +8,7 @@ TORCH  := $(shell grep '^torch==' requirements.txt)
 PORT   ?= 8501
 FAST   := tests/sparsity tests/evaluation tests/devices tests/figures tests/models tests/experiments/test_sweep.py
 
-.PHONY: app env dev browser model test check format seed screenshots clean
+.PHONY: app env dev browser model test check format seed screenshots gallery clean
 
 app: env model
 	$(PYTHON) -m backend app --port $(PORT)
@@ -62,6 +62,10 @@ seed: env model
 
 screenshots: dev browser
 	$(PYTHON) docs/screenshots.py
+
+# The README's figures, from the seed results in a home of their own.
+gallery: env
+	$(PYTHON) docs/gallery.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from .marks import BAR_WIDTH, DASHES, GREY, MARKERS
-from .text import titled, wrapped
+from .text import LETTER, titled, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,10 +54,11 @@ def title_axes(axes: Axes, spec: FigureSpec, page: Page, room_in: tuple[float, f
         room_in: Width and height of the panel, inches.
     """
     around = 5 * page.font_size / 72  # what tick labels and the other axis' title take
-    rooms = (0.9 * room_in[0] - around / 2, 0.95 * room_in[1] - around)
+    names = max((len(text) for _, text in spec.y.ticks), default=0) * LETTER * page.font_size / 72
+    rooms = (0.9 * room_in[0] - max(around / 2, names), 0.95 * room_in[1] - around)
     for name, axis, room in (("xlabel", spec.x, rooms[0]), ("ylabel", spec.y, rooms[1])):
         title = titled(axis.label, axis.unit, axis.better) if axis.label else ""
-        axes.set(**{name: wrapped(title, room, page.font_size)})
+        getattr(axes, f"set_{name}")(wrapped(title, room, page.font_size), linespacing=1.0)
 
 
 def _add_front(axes: Axes, series: Series, page: Page) -> None:
@@ -121,13 +122,17 @@ def _add_line(axes: Axes, baseline: Baseline) -> None:
 def _name_line(axes: Axes, baseline: Baseline) -> None:
     """Write a line's name beside it: a baseline's at the line's start, a claim's at its end."""
     claim = baseline.role == "claim"
+    below = False
     if baseline.axis == "y":
-        place, coordinates, offset = (1.0 if claim else 0.0, baseline.value), ("axes fraction", "data"), 2
+        place, coordinates = (1.0 if claim else 0.0, baseline.value), ("axes fraction", "data")
+        # Near the upper edge there is more room below the line.
+        below = axes.transAxes.inverted().transform(axes.transData.transform((1, baseline.value)))[1] > 0.9
+        offset = -2 if below else 2
     else:
         place, coordinates, offset = (baseline.value, 1.0), ("data", "axes fraction"), -8
     name = axes.annotate(
         baseline.label, place, xycoords=coordinates, xytext=(-3 if claim else 3, offset),
-        textcoords="offset points", ha="right" if claim else "left",
+        textcoords="offset points", ha="right" if claim else "left", va="top" if below else "baseline",
     )  # fmt: skip
     name.set_in_layout(False)
 

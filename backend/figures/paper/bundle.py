@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from string import Template
@@ -28,9 +29,14 @@ def bundle(figure: PaperFigure) -> bytes:
     Raises:
         UserError: Its panels have no room.
     """
+    return pack(bundle_files(figure))
+
+
+def pack(files: Mapping[str, bytes]) -> bytes:
+    """Return files as a zip; the same files give the same bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in sorted(bundle_files(figure).items()):
+        for name, content in sorted(files.items()):
             entry = zipfile.ZipInfo(name, _THEN)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16

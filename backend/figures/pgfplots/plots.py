@@ -157,7 +157,9 @@ def _baseline(baseline: Baseline, window: Window) -> str:
     if baseline.axis == "y":
         (x0, x1), value = window.x, baseline.value
         ends = f"(axis cs:{x0:.10g},{value:.10g}) -- (axis cs:{x1:.10g},{value:.10g})"
-        place = "pos=1, anchor=south east" if claim else "pos=0, anchor=south west"
+        place_on = window.place((x1, value))
+        side = "north" if place_on is not None and place_on[1] > 0.9 else "south"
+        place = f"pos=1, anchor={side} east" if claim else f"pos=0, anchor={side} west"
     else:
         (y0, y1), value = window.y, baseline.value
         ends = f"(axis cs:{value:.10g},{y0:.10g}) -- (axis cs:{value:.10g},{y1:.10g})"
