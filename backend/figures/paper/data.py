@@ -34,7 +34,10 @@ def data_frame(page: Page) -> pd.DataFrame:
         frames.append(frame.assign(panel=place, number=numbers))
     table = pd.concat([frame.reindex(columns=list(COLUMNS)) for frame in frames], ignore_index=True)
     flags = {name: table[name].fillna(False) for name in ("dominated", "interpolated")}
-    texts = {name: table[name].fillna("").astype(str) for name in ("series", "cell", "row", "column")}
+    texts = {
+        name: table[name].astype(object).fillna("").astype(str)
+        for name in ("series", "cell", "row", "column")
+    }
     return table.assign(**flags, **texts).astype(_TYPES)
 
 

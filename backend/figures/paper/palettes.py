@@ -36,7 +36,7 @@ for _name, _palette in {
     "okabe-ito": Palette("Okabe–Ito", COLOURS, "Okabe and Ito, Color Universal Design, 2008"),
     "tol-bright": Palette(
         "Tol bright",
-        ("#4477AA", "#EE6677", "#000000", "#CCBB44", "#228833", "#66CCEE", "#AA3377"),
+        ("#4477AA", "#EE6677", "#000000", "#CCBB44", "#66CCEE", "#AA3377", "#228833"),
         "Paul Tol, Colour Schemes, SRON technical note, 2021",
     ),
     "grey": Palette(

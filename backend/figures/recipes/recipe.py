@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,12 @@ def _panels(place: int, said: dict[str, Any], stored: Stored) -> list[Panel]:
     frame = PanelFrame.parse({key: said[key] for key in _GENERIC if key in said}, owner)
     kind = RECIPES[frame.kind]
     own = {key: value for key, value in said.items() if key not in _GENERIC}
+    count = math.prod(len(values) for values in frame.over.values())
+    if not 1 <= count <= MOST_PANELS:
+        few = (
+            "names a setting with no values" if count == 0 else f"makes {count} panels, at most {MOST_PANELS}"
+        )
+        raise UserError(f"{owner}: 'over' {few}.")
     made = []
     for values in itertools.product(*frame.over.values()):
         changed = dict(zip(frame.over, values, strict=True))
