@@ -53,6 +53,9 @@ def page_to_plotly(page: Page, title: str) -> go.Figure:
             if trace["type"] == "heatmap":
                 bar = {"x": across[1], "y": sum(down) / 2, "len": down[1] - down[0]}
                 shared["colorbar"] = trace["colorbar"] | bar
+            elif panel.spec.strip is not None:
+                bar = {"x": across[1], "y": sum(down) / 2, "len": down[1] - down[0]}
+                shared["marker"] = trace["marker"] | {"colorbar": trace["marker"]["colorbar"] | bar}
             else:
                 shared |= {"legendgroup": trace["name"], "showlegend": first}
             traces.append(trace | shared)

@@ -12,6 +12,7 @@ from backend.figures.drawing.marks import BAR_WIDTH, GREY
 from backend.figures.drawing.scales import MISSING, STOPS, limits
 from backend.figures.drawing.text import short
 from backend.figures.heat_map import HeatMap
+from backend.figures.plotly_strip import strip_layout, strip_trace
 from backend.figures.spec import Axis, Baseline, FigureSpec, Series
 
 CONFIG: dict[str, Any] = {
@@ -60,8 +61,11 @@ def to_plotly(spec: FigureSpec, *, dark: bool = False, height: int = 480, legend
     }  # fmt: skip
     if spec.heat is not None:
         layout |= _heat_layout(spec, spec.heat, dark)
+    if spec.strip is not None:
+        layout |= strip_layout(spec.strip, dark)
     traces = [_trace(series, dark) for series in spec.series]
     traces += [] if spec.heat is None else [_heat(spec.heat, dark)]
+    traces += [] if spec.strip is None else [strip_trace(spec.strip, dark)]
     # Made at once: Plotly checks everything anew with each update of a figure, which takes far longer.
     return go.Figure({"data": traces, "layout": layout})
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import math
 
-from backend.figures import Axis, Baseline, ColourScale, FigureSpec, HeatMap, Provenance, Series, style_of
+from backend.figures import (
+    Axis,
+    Baseline,
+    ColourScale,
+    FigureSpec,
+    HeatMap,
+    Provenance,
+    Series,
+    TokenStrip,
+    style_of,
+)
 from backend.figures.palette import COLOURS, DASHES, MARKERS, Style
 from backend.figures.paper import PaperFigure
 
@@ -90,7 +100,32 @@ def log_spec() -> FigureSpec:
     return FigureSpec(title="Roofline", x=x, y=y, series=(roof, point), baselines=lines)
 
 
+def strip_spec() -> FigureSpec:
+    """Return a text of some lines, one token without a value."""
+    words = (
+        "The",
+        " quick",
+        " brown",
+        " fox",
+        " jumps",
+        " 50%",
+        " of_it",
+        "\n",
+        "over",
+        " &",
+        " thé",
+        ".",
+    )
+    tokens = words * 5
+    values = tuple(None if i == 2 else abs(math.sin(i)) for i in range(len(tokens)))
+    scale = ColourScale(label="KL", unit="nats", better="lower")
+    strip = TokenStrip(tokens=tokens, values=values, scale=scale)
+    return FigureSpec(title="Tokens", x=Axis(label=""), y=Axis(label=""), strip=strip)
+
+
 def every_kind(**settings: object) -> PaperFigure:
-    """Return a figure of four panels, one of each kind, called with awkward characters."""
-    figure = PaperFigure.of(curves_spec(), bars_spec(), heat_spec(), log_spec(), title=f"Four panels: {EVIL}")
+    """Return a figure of five panels, one of each kind, called with awkward characters."""
+    figure = PaperFigure.of(
+        curves_spec(), bars_spec(), heat_spec(), log_spec(), strip_spec(), title=f"Five panels: {EVIL}"
+    )
     return figure.changed(settings={**figure.settings.model_dump(), **settings})

@@ -15,11 +15,13 @@ from matplotlib.figure import Figure
 from .heat import draw_heat
 from .marks import GRID
 from .panel import draw_series, title_axes
+from .strip import draw_strip, strip_width
 from .text import SERIF, legend_columns, titled, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from backend.figures.heat_map import ColourScale
     from backend.figures.page import Page
 
 Format = Literal["pdf", "svg", "png"]
@@ -114,6 +116,10 @@ def _draw_panel(figure: Figure, axes: Axes, place: int, page: Page) -> None:
     spec, room = panel.spec, panel_room(page, place)
     if panel.heading:
         axes.set_title(wrapped(panel.heading, room[0] - 0.55, page.font_size), loc="left", pad=4)
+    if spec.strip is not None:
+        mesh = draw_strip(axes, spec.strip, strip_width(room[0]), page.font_size)
+        _add_colour_bar(figure, axes, mesh, spec.strip.scale, room[1], page)
+        return
     title_axes(axes, spec, page, room)
     if spec.heat is None:
         if page.grid != "none":
@@ -122,9 +128,15 @@ def _draw_panel(figure: Figure, axes: Axes, place: int, page: Page) -> None:
         draw_series(axes, spec, page)
         return
     mesh = draw_heat(axes, spec.heat, 0.7 * room[0], 0.75 * room[1], page.font_size - 1)
-    scale = spec.heat.scale
-    title = wrapped(titled(scale.label, scale.unit, scale.better), 0.85 * room[1], page.font_size)
-    bar = figure.colorbar(mesh, ax=axes, label=title, fraction=0.05, pad=0.02)
+    _add_colour_bar(figure, axes, mesh, spec.heat.scale, room[1], page)
+
+
+def _add_colour_bar(
+    figure: Figure, axes: Axes, mesh: Any, scale: ColourScale, room_in: float, page: Page
+) -> None:
+    bar = figure.colorbar(mesh, ax=axes, fraction=0.05, pad=0.02)
+    title = titled(scale.label, scale.unit, scale.better)
+    bar.set_label(wrapped(title, 0.85 * room_in, page.font_size), linespacing=1.0)
     bar.outline.set_visible(False)
 
 

@@ -62,3 +62,8 @@ def ink_on(colour: tuple[float, float, float]) -> str:
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#FFFFFF"
+
+
+def rgb_text(colour: tuple[float, float, float]) -> str:
+    """Return a colour as CSS writes it."""
+    return "rgb({:.0f},{:.0f},{:.0f})".format(*(255 * part for part in colour))

@@ -15,7 +15,7 @@ COLUMNS = (
     "panel", "number", "series", "x", "x_stderr", "y", "y_stderr", "dominated", "interpolated", "cell", "row",
     "column", "value",
 )  # fmt: skip
-"""Panel and series by their numbers from 0; of a heat map row, column and value."""
+"""Panel and series by their numbers from 0; of a heat map (and of a token) row, column and value."""
 _TYPES = {
     "panel": "int64", "number": "int64", "dominated": "bool", "interpolated": "bool",
     **dict.fromkeys(("x", "x_stderr", "y", "y_stderr", "value"), "float64"),
@@ -69,5 +69,7 @@ def page_json(page: Page, name: str) -> bytes:
                 series.pop(key)
         if spec["heat"] is not None:
             spec["heat"].pop("values")
+        if spec["strip"] is not None:
+            spec["strip"].pop("values")
     said |= {"name": name, "matplotlib": metadata.version("matplotlib")}
     return (json.dumps(said, indent=1, ensure_ascii=False) + "\n").encode()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+from backend.figures.drawing.strip import arrange, line_height, lines_of, strip_width
 from backend.figures.drawing.text import legend_columns, letter_of
+from backend.figures.heat_map import ColourScale
 from backend.figures.page import Page, PagePanel, is_in_legend
 from backend.figures.palette import Style
 from backend.figures.paper.figure import Panel, PaperFigure
@@ -50,11 +52,11 @@ def to_page(figure: PaperFigure) -> Page:
 def with_settings(spec: FigureSpec, settings: PaperSettings) -> FigureSpec:
     """Return a figure spec with colours, axes and parts as the settings want them."""
     x, y = _directed(spec.x, settings), _directed(spec.y, settings)
+    if spec.strip is not None:
+        strip = spec.strip.model_copy(update={"scale": _recoloured(spec.strip.scale, settings)})
+        return spec.model_copy(update={"strip": strip})
     if spec.heat is not None:
-        kind = PALETTES[settings.palette].heat or spec.heat.scale.kind
-        better = spec.heat.scale.better if settings.directions else None
-        scale = spec.heat.scale.model_copy(update={"kind": kind, "better": better})
-        heat = spec.heat.model_copy(update={"scale": scale})
+        heat = spec.heat.model_copy(update={"scale": _recoloured(spec.heat.scale, settings)})
         return spec.model_copy(update={"x": x, "y": y, "heat": heat})
     shown = [_drawn(series, settings) for series in spec.series]
     series = tuple(each for each in shown if each.x and (settings.front or each.kind != "front"))
@@ -67,6 +69,11 @@ def with_settings(spec: FigureSpec, settings: PaperSettings) -> FigureSpec:
             "baselines": tuple(line for line in spec.baselines if wanted[line.role]),
         }
     )
+
+
+def _recoloured(scale: ColourScale, settings: PaperSettings) -> ColourScale:
+    kind = PALETTES[settings.palette].heat or scale.kind
+    return scale.model_copy(update={"kind": kind, "better": scale.better if settings.directions else None})
 
 
 def _renamed(spec: FigureSpec, labels: dict[str, str]) -> FigureSpec:
@@ -165,6 +172,9 @@ def _row_heights(panels: tuple[PagePanel, ...], columns: int, settings: PaperSet
 def _height(spec: FigureSpec, width: float, settings: PaperSettings) -> float:
     """Return the height in inches of a panel of some width, with its axis' labels."""
     labels = (3.5 if width > 4 else 4.7) * settings.font_size / 72  # narrow panels need two lines a title
+    if spec.strip is not None:
+        boxes = arrange(spec.strip.tokens, strip_width(width), settings.font_size)
+        return max(1.0, 0.1 + lines_of(boxes) * line_height(settings.font_size))
     rows = len(spec.heat.rows) if spec.heat is not None else len(spec.y.ticks)
     if rows:
         low, high = (0.9, 3.2) if spec.heat is not None else (0.5, 4.0)

@@ -84,8 +84,8 @@ def panel_frame(spec: FigureSpec, window: Window) -> pd.DataFrame:
     the points outside the panel; ``_line_x``, ``_line_y`` where its line had to be cut. Shorter ones end in
     nan.
     """
-    if spec.heat is not None:
-        return spec.heat.frame()
+    if spec.heat is not None or spec.strip is not None:
+        return spec.frame()
     columns: dict[str, Sequence[float]] = {}
     for key, series in zip(keys_of(spec), spec.series, strict=True):
         columns |= {f"{key}_x": series.x, f"{key}_y": series.y}

@@ -7,12 +7,13 @@ from typing import Any
 import pandas as pd
 
 from backend.figures.drawing.marks import GRID
-from backend.figures.drawing.page import arranged
+from backend.figures.drawing.page import arranged, panel_room
 from backend.figures.drawing.scales import MISSING
+from backend.figures.drawing.strip import strip_width
 from backend.figures.drawing.text import legend_columns, letter_of
 from backend.figures.page import Page
 from backend.figures.pgfplots.data import Window, panel_frame
-from backend.figures.pgfplots.plots import cells, colour, colour_bar, legend_image, plots
+from backend.figures.pgfplots.plots import cells, colour, colour_bar, legend_image, plots, tokens
 from backend.figures.spec import Series
 from backend.figures.tables.latex import latex_escape
 
@@ -48,13 +49,18 @@ def to_pgfplots(page: Page, stem: str) -> dict[str, bytes]:
         files[name] = _csv(frame)
         options, entries = _legend(page, figure) if place == 0 else ([], [])
         lines += _begin([*_axis_options(page, place, axes, window), *options]) + entries
-        if panel.spec.heat is None:
-            lines += plots(panel.spec, name, list(frame.columns), window, page)
-        else:
-            lines += cells(panel.spec.heat)
-        lines.append(r"\end{axis}")
         if panel.spec.heat is not None:
-            lines += _bar_axis(page, next(bars), colour_bar(panel.spec.heat))
+            lines += cells(panel.spec.heat)
+        elif panel.spec.strip is None:
+            lines += plots(panel.spec, name, list(frame.columns), window, page)
+        lines.append(r"\end{axis}")
+        if panel.spec.strip is not None:
+            box, width_in = axes.get_position(), strip_width(panel_room(page, place)[0])
+            corner = (box.x0 * page.width_in, box.y1 * page.height_in)
+            lines += tokens(panel.spec.strip, corner, width_in, page.font_size)
+        if (coloured := panel.spec.heat or panel.spec.strip) is not None:
+            axes = next(bars)
+            lines += _bar_axis(page, axes, colour_bar(coloured.scale.kind, *axes.get_ylim()))
     if page.title:
         look = f"anchor=north, font={_font(page.font_size + 1)}"
         place_in = f"({page.width_in / 2:g}in,{page.height_in:g}in)"
@@ -74,14 +80,16 @@ def _axis_options(page: Page, place: int, axes: Any, window: Window) -> list[str
         *_ticks(axes),
         f"xlabel={{{_text(axes.get_xlabel())}}}",
         f"ylabel={{{_text(axes.get_ylabel())}}}",
-        "label style={align=center}",
+        "label style={align=center, inner sep=1.5pt}",
         "unbounded coords=jump",
     ]
     if panel.heading:
         options += [
             f"title={{{_text(axes.get_title(loc='left'))}}}",
-            "title style={at={(0,1)}, anchor=south west, align=left, inner xsep=0pt}",
+            "title style={at={(0,1)}, anchor=south west, align=left, inner xsep=0pt, inner ysep=3pt}",
         ]
+    if spec.strip is not None:
+        return [*options, "hide axis", "clip=false"]
     if spec.heat is not None:
         ground = f"axis background/.style={{fill={colour(MISSING)}}}"
         return [*options, "axis line style={draw=none}", "tick style={draw=none}", ground]
@@ -101,7 +109,7 @@ def _bar_axis(page: Page, axes: Any, fills: list[str]) -> list[str]:
         "xtick=\\empty",
         "ytick pos=right",
         f"ylabel={{{_text(axes.get_ylabel())}}}",
-        "label style={align=center}",
+        "label style={align=center, inner sep=1.5pt}",
         "axis line style={draw=none}",
     ]
     return [*_begin(options), *fills, r"\end{axis}"]
@@ -123,7 +131,8 @@ def _box(page: Page, axes: Any) -> list[str]:
         f"ymax={max(y0, y1):.10g}",
         *(["y dir=reverse"] if y0 > y1 else []),
         f"font={_font(page.font_size)}",
-        f"tick label style={{font={_font(page.font_size - 1)}}}",
+        f"tick label style={{font={_font(page.font_size - 1)}, inner sep=2pt}}",
+        "major tick length=3pt",
         "tick align=outside",
         "tick style={color=black, line width=0.6pt}",
         "minor tick num=0",

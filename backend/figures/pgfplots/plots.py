@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from backend.figures.drawing.marks import BAR_WIDTH, DASHES, GREY
-from backend.figures.drawing.scales import colour_at, limits
+from backend.figures.drawing.scales import colour_at, ink_on, limits
+from backend.figures.drawing.strip import arrange, line_height
 from backend.figures.heat_map import HeatMap
 from backend.figures.page import Page
 from backend.figures.pgfplots.data import Window, keys_of
 from backend.figures.spec import Baseline, FigureSpec, Series
 from backend.figures.tables.latex import latex_escape
+from backend.figures.token_strip import TokenStrip
 
 _MARKS = {
     "circle": "*", "square": "square*", "triangle-up": "triangle*", "diamond": "diamond*",
@@ -66,13 +68,41 @@ def cells(heat: HeatMap) -> list[str]:
     return lines
 
 
-def colour_bar(heat: HeatMap, steps: int = 64) -> list[str]:
-    """Return the commands that fill a colour bar, from 0 to 1 across."""
-    low, high = limits(heat.scale, heat.values)
+def tokens(strip: TokenStrip, corner: tuple[float, float], width_in: float, font_size: float) -> list[str]:
+    """Return the commands that write a token strip.
+
+    Args:
+        strip: The tokens.
+        corner: Its upper left corner on the page, inches.
+        width_in: Width of its lines, inches.
+        font_size: Points.
+    """
+    low, high = limits(strip.scale, [strip.values])
+    height = line_height(font_size)
+    lines = []
+    for box, value in zip(arrange(strip.tokens, width_in, font_size), strip.values, strict=True):
+        left, top = corner[0] + box.left_in, corner[1] - box.line * height
+        ink = "#000000"
+        if value is not None:
+            shade = colour_at(strip.scale.kind, (value - low) / (high - low))
+            ink = ink_on(shade)
+            ends = f"({left:.5f}in,{top - 0.92 * height:.5f}in) rectangle "
+            ends += f"({left + box.width_in:.5f}in,{top - 0.08 * height:.5f}in)"
+            lines.append(rf"\path [fill={_rgb(shade)}, draw=white, line width=0.4pt] {ends};")
+        place = f"({left + 0.01:.5f}in,{top - 0.68 * height:.5f}in)"
+        font = rf"\fontsize{{{font_size:g}pt}}{{{font_size:g}pt}}\selectfont"
+        look = f"anchor=base west, inner sep=0pt, text={colour(ink)}, font={font}"
+        text = latex_escape(box.text).replace(" ", "~")
+        lines.append(rf"\node [{look}] at {place} {{{text}}};")
+    return lines
+
+
+def colour_bar(kind: str, low: float, high: float, steps: int = 64) -> list[str]:
+    """Return the commands that fill a colour bar, from 0 to 1 across and from low to high."""
     height = (high - low) / steps
     lines = []
     for i in range(steps):
-        fill = _rgb(colour_at(heat.scale.kind, i / (steps - 1)))
+        fill = _rgb(colour_at(kind, i / (steps - 1)))
         lines.append(_rectangle(fill, 0, low + i * height, 1, low + (i + 1) * height))
     return lines
 

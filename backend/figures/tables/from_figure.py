@@ -6,6 +6,7 @@ import math
 
 from backend.figures.spec import Axis, FigureSpec, Series
 from backend.figures.tables.record import Cell, Row, Table, TableColumn
+from backend.figures.token_strip import TokenStrip
 
 _MOST_WIDE = 8
 """Up to so many positions that series share stand side by side."""
@@ -22,6 +23,8 @@ def table_of(spec: FigureSpec) -> Table:
     """
     if spec.heat is not None:
         return _of_heat(spec)
+    if spec.strip is not None:
+        return _of_strip(spec, spec.strip)
     series = [each for each in spec.series if each.kind != "front" and each.x]
     if spec.y.ticks:
         return _of_named_rows(spec, series)
@@ -45,6 +48,14 @@ def _of_heat(spec: FigureSpec) -> Table:
     )
     note = " ".join(filter(None, (f"{heat.scale.title}.", spec.note)))
     return Table(title=spec.title, head=spec.y.label or "Row", columns=columns, rows=rows, note=note)
+
+
+def _of_strip(spec: FigureSpec, strip: TokenStrip) -> Table:
+    digits = _digits([value for value in strip.values if value is not None])
+    column = TableColumn(label=strip.scale.label, unit=strip.scale.unit, digits=digits)
+    pairs = zip(strip.tokens, strip.values, strict=True)
+    rows = tuple(Row(label=token.replace("\n", "↵"), cells=(Cell(value=value),)) for token, value in pairs)
+    return Table(title=spec.title, head="Token", columns=(column,), rows=rows, note=spec.note)
 
 
 def _of_named_rows(spec: FigureSpec, series: list[Series]) -> Table:

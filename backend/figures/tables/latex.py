@@ -13,14 +13,20 @@ _ESCAPES = {
     ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "Δ": r"$\Delta$",
     "γ": r"$\gamma$", "ρ": r"$\rho$", "λ": r"$\lambda$", "α": r"$\alpha$", "τ": r"$\tau$", "μ": r"$\mu$",
     "‖": r"$\Vert$", "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$", "→": r"$\to$", "∞": r"$\infty$",
-    "·": r"$\cdot$", "–": "--", "—": "---", "…": r"\ldots{}", "“": "``", "”": "''", "’": "'", "\n": " ",
+    "·": r"$\cdot$", "–": "--", "—": "---", "…": r"\ldots{}", "“": "``", "”": "''", "’": "'",
+    "↵": r"$\hookleftarrow$", "\n": " ",
 }  # fmt: skip
+_FURTHER = "\u0180"
+"""Up to here pdflatex knows every letter: Latin-1 and Latin Extended-A."""
 _ARROWS = {"lower": r"$\downarrow$", "higher": r"$\uparrow$"}
 
 
 def latex_escape(text: str) -> str:
-    """Return text that LaTeX prints as it is: its special characters and the signs that we use."""
-    return "".join(_ESCAPES.get(letter, letter) for letter in text)
+    """Return text that LaTeX prints as it is: its special characters and the signs that we use.
+
+    A letter of a script that pdflatex cannot write without further packages becomes a question mark.
+    """
+    return "".join(_ESCAPES.get(letter, letter if letter < _FURTHER else "?") for letter in text)
 
 
 def to_latex(table: Table, *, siunitx: bool = False) -> bytes:

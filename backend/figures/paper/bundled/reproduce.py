@@ -38,6 +38,8 @@ def fill(page: SimpleNamespace, data: pd.DataFrame) -> None:
             heat = panel.spec.heat
             values, width = numbers(own["value"]), len(heat.columns)
             heat.values = [values[i * width : (i + 1) * width] for i in range(len(heat.rows))]
+        if panel.spec.strip is not None:
+            panel.spec.strip.values = numbers(own["value"])
         for number, series in enumerate(panel.spec.series):
             rows = own[own["number"] == number]
             series.x, series.y = rows["x"].tolist(), rows["y"].tolist()
