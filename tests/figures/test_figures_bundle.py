@@ -70,6 +70,13 @@ def test_it_redraws_itself_byte_for_byte_with_three_packages_alone(unpacked: Pat
         assert path.read_bytes() == (unpacked / path.name).read_bytes()
 
 
+def test_letters_that_the_font_lacks_change_nothing(tmp_path: Path) -> None:
+    figure = PaperFigure.of(curves_spec(), heat_spec()).changed(labels={"Method 0": "日本"})
+    with zipfile.ZipFile(io.BytesIO(bundle(figure))) as archive:
+        archive.extractall(tmp_path)
+    assert reproduce(tmp_path).stdout.strip() == "Redrawn: the same bytes."
+
+
 def test_the_guard_of_that_test_blocks_what_it_should(unpacked: Path) -> None:
     (unpacked / "reproduce2.py").write_text("import pydantic\n")
     code = GUARD.format(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .glyphs import readable
 from .scales import MISSING, STOPS, colour_at, ink_on, limits
 from .text import LETTER, short
 
@@ -52,9 +53,9 @@ def draw_heat(axes: Axes, heat: HeatMap, width_in: float, height_in: float, font
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    _label_columns(axes, heat.columns, width_in, font_size)
+    _label_columns(axes, [readable(name) for name in heat.columns], width_in, font_size)
     step = _step(rows, height_in, 1.3 * font_size / 72)
-    axes.set_yticks(range(0, rows, step), heat.rows[::step])
+    axes.set_yticks(range(0, rows, step), [readable(name) for name in heat.rows[::step]])
     if heat.show_values:
         _write_values(axes, heat, low, high, font_size)
     return mesh

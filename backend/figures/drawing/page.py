@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from .glyphs import readable
 from .heat import draw_heat
 from .marks import GRID
 from .panel import draw_series, title_axes
@@ -108,6 +110,9 @@ def _draw(page: Page) -> Figure:
     if page.title:
         figure.suptitle(page.title, fontsize=page.font_size + 1)
     _add_legend(figure, places[: len(page.panels)], page)
+    for text in figure.findobj(Text):
+        if readable(written := text.get_text()) != written:
+            text.set_text(readable(written))
     return figure
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from .glyphs import readable
 from .marks import BAR_WIDTH, DASHES, GREY, MARKERS
 from .text import LETTER, titled, wrapped
 
@@ -146,7 +147,7 @@ def _set_axis(axes: Axes, axis: Axis, which: Literal["x", "y"]) -> None:
         _number_decades(axes, which)
     if axis.ticks:
         positions, texts = zip(*axis.ticks, strict=True)
-        (axes.set_xticks if which == "x" else axes.set_yticks)(positions, texts)
+        (axes.set_xticks if which == "x" else axes.set_yticks)(positions, [readable(text) for text in texts])
 
 
 def _number_decades(axes: Axes, which: Literal["x", "y"]) -> None:

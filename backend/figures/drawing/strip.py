@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .glyphs import readable
 from .scales import STOPS, colour_at, ink_on, limits
 from .text import SERIF
 
@@ -55,17 +56,14 @@ def arrange(tokens: Sequence[str], width_in: float, font_size: float) -> list[Bo
         width_in: Width of a line, inches.
         font_size: Points.
     """
-    from matplotlib.font_manager import FontProperties, findfont, get_font
+    from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
     font = FontProperties(family=SERIF, size=font_size)
-    known = get_font(findfont(font)).get_charmap()
     boxes: list[Box] = []
     line, left = 0, 0.0
     for token in tokens:
-        text = token.replace("\n", "↵").replace("\t", " ")
-        # Another font would be found for them, another one on each machine.
-        text = "".join(letter if ord(letter) in known else "□" for letter in text)
+        text = readable(token.replace("\n", "↵").replace("\t", " "))
         width = text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72 + 0.02
         if left and left + width > width_in:
             line, left = line + 1, 0.0
