@@ -352,6 +352,29 @@ def export(
     print(f"Run {run} is written to {output}.")
 
 
+@app.command()
+@sentences
+def figure(
+    spec: Annotated[Path, typer.Argument(help="A recipe (YAML), or the figure.json of a bundle.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the files.")],
+    html: Annotated[bool, typer.Option("--html", help="Write the interactive HTML too (5 MB).")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a figure for a paper: PDF, SVG, PNG, PGFPlots, tables, data, and the bundle of all of them."""
+    from backend.figures.paper.export import write_figure
+    from backend.figures.recipes import Stored, load_figure
+
+    at = Home.resolve(home)
+    with _any_store(at) as store:
+        made = load_figure(spec, Stored(store, at))
+    written = write_figure(made, output, html=html)
+    if as_json:
+        print(json.dumps({"figure": made.id, "title": made.title, "folder": str(output), "files": written}))
+        return
+    print(f"{made.title}: {len(written)} files in {output}.")
+
+
 @app.command(name="app")
 @sentences
 def open_app(

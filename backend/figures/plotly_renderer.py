@@ -8,8 +8,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from backend.figures.palette import GREY
-from backend.figures.spec import BAR_WIDTH, Axis, Baseline, FigureSpec, Series
+from backend.figures.drawing.marks import BAR_WIDTH, GREY
+from backend.figures.drawing.scales import MISSING, STOPS, limits
+from backend.figures.drawing.text import short
+from backend.figures.heat_map import HeatMap
+from backend.figures.plotly_strip import strip_layout, strip_trace
+from backend.figures.spec import Axis, Baseline, FigureSpec, Series
 
 CONFIG: dict[str, Any] = {
     "showSendToCloud": False,
@@ -20,6 +24,8 @@ CONFIG: dict[str, Any] = {
 
 _INK = {False: "#161514", True: "#EDEBE8"}
 _GRID = {False: "#E4E2DF", True: "#3A3834"}
+_TICKS = 40
+"""At most so many rows or columns of a heat map are named."""
 _PAPER = {False: "#FFFFFF", True: "#040404"}
 
 
@@ -32,11 +38,13 @@ def to_plotly(spec: FigureSpec, *, dark: bool = False, height: int = 480, legend
         height: Pixels.
         legend: Whether there is a legend.
     """
+    # A logarithmic axis has no place for zero.
+    lines = [line for line in spec.baselines if line.value > 0 or not getattr(spec, line.axis).log]
     layout = {
         "xaxis": _axis(spec.x, dark),
         "yaxis": _axis(spec.y, dark),
-        "shapes": [_baseline(baseline, dark) for baseline in spec.baselines],
-        "annotations": [_baseline_name(baseline, dark) for baseline in spec.baselines],
+        "shapes": [_baseline(baseline, dark) for baseline in lines],
+        "annotations": [_baseline_name(baseline, getattr(spec, baseline.axis), dark) for baseline in lines],
         "height": height,
         "margin": {"l": 10, "r": 16, "t": 10, "b": 10},
         "showlegend": legend,
@@ -51,8 +59,15 @@ def to_plotly(spec: FigureSpec, *, dark: bool = False, height: int = 480, legend
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": _INK[dark]},
     }  # fmt: skip
+    if spec.heat is not None:
+        layout |= _heat_layout(spec, spec.heat, dark)
+    if spec.strip is not None:
+        layout |= strip_layout(spec.strip, dark)
+    traces = [_trace(series, dark) for series in spec.series]
+    traces += [] if spec.heat is None else [_heat(spec.heat, dark)]
+    traces += [] if spec.strip is None else [strip_trace(spec.strip, dark)]
     # Made at once: Plotly checks everything anew with each update of a figure, which takes far longer.
-    return go.Figure({"data": [_trace(series, dark) for series in spec.series], "layout": layout})
+    return go.Figure({"data": traces, "layout": layout})
 
 
 def to_html(spec: FigureSpec) -> bytes:
@@ -113,6 +128,59 @@ def _bar(series: Series, dark: bool) -> dict[str, Any]:
     }
 
 
+def _heat(heat: HeatMap, dark: bool) -> dict[str, Any]:
+    low, high = limits(heat.scale, heat.values)
+    stops = STOPS[heat.scale.kind]
+    unit = f" {heat.scale.unit}" if heat.scale.unit else ""
+    hovers = [
+        [
+            html.escape(f"{row}, {column}: " + ("no value" if value is None else f"{short(value)}{unit}"))
+            for column, value in zip(heat.columns, values, strict=True)
+        ]
+        for row, values in zip(heat.rows, heat.values, strict=True)
+    ]
+    gap = 1 if len(heat.rows) * len(heat.columns) <= 600 else 0
+    return {
+        "type": "heatmap",
+        "name": html.escape(heat.scale.label),
+        # Positions, not names: two rows may be called the same.
+        "x": list(range(len(heat.columns))),
+        "y": list(range(len(heat.rows))),
+        "z": [list(row) for row in heat.values],
+        "zmin": low,
+        "zmax": high,
+        "colorscale": [[i / (len(stops) - 1), stop] for i, stop in enumerate(stops)],
+        "xgap": gap,
+        "ygap": gap,
+        "hoverinfo": "text",
+        "text": hovers,
+        "texttemplate": "%{z:.3~g}" if heat.show_values else "",
+        "colorbar": {
+            "title": {"text": html.escape(heat.scale.title), "side": "right"},
+            "outlinewidth": 0,
+            "thickness": 14,
+            "tickfont": {"color": _INK[dark]},
+        },
+    }
+
+
+def _heat_layout(spec: FigureSpec, heat: HeatMap, dark: bool) -> dict[str, Any]:
+    ends = {"xaxis": (spec.x, heat.columns), "yaxis": (spec.y, heat.rows)}
+    drawn: dict[str, Any] = {"plot_bgcolor": MISSING}
+    for key, (axis, names) in ends.items():
+        step = -(-len(names) // _TICKS)
+        last = len(names) - 0.5
+        drawn[key] = _axis(axis, dark) | {
+            "tickvals": list(range(0, len(names), step)),
+            "ticktext": [html.escape(name) for name in names[::step]],
+            "range": [-0.5, last] if key == "xaxis" else [last, -0.5],
+            "showgrid": False,
+            "showline": False,
+            "ticks": "",
+        }
+    return drawn
+
+
 def _hovers(series: Series) -> list[str] | None:
     return [html.escape(detail).replace("\n", "<br>") for detail in series.details] or None
 
@@ -166,18 +234,23 @@ def _decades(axis: Axis) -> float:
 
 
 def _baseline(baseline: Baseline, dark: bool) -> dict[str, Any]:
-    line = {"color": _INK[dark], "width": 1, "dash": "dash"}
+    line = {"color": _INK[dark], "width": 1, "dash": "dot" if baseline.role == "claim" else "dash"}
     ends = {"x0": 0, "x1": 1, "y0": baseline.value, "y1": baseline.value, "xref": "x domain", "yref": "y"}
     if baseline.axis == "x":
         ends = {"x0": baseline.value, "x1": baseline.value, "y0": 0, "y1": 1, "xref": "x", "yref": "y domain"}
     return {"type": "line", "line": line, **ends}
 
 
-def _baseline_name(baseline: Baseline, dark: bool) -> dict[str, Any]:
-    place = {"x": 0, "y": baseline.value, "xref": "x domain", "yref": "y"}
+def _baseline_name(baseline: Baseline, axis: Axis, dark: bool) -> dict[str, Any]:
+    """Return a line's name: a baseline's at the line's start, a claim's at its end."""
+    # Of a logarithmic axis annotations take the logarithm, shapes the value itself.
+    value = math.log10(baseline.value) if axis.log else baseline.value
+    end = 1 if baseline.role == "claim" else 0
+    place = {"x": end, "y": value, "xref": "x domain", "yref": "y"}
     if baseline.axis == "x":
-        place = {"x": baseline.value, "y": 1, "xref": "x", "yref": "y domain"}
+        place = {"x": value, "y": 1, "xref": "x", "yref": "y domain"}
     return {
         "text": html.escape(baseline.label), "showarrow": False, "font": {"color": _INK[dark]},
-        "xanchor": "left", "yanchor": "bottom" if baseline.axis == "y" else "top", **place,
+        "xanchor": "right" if end else "left", "yanchor": "bottom" if baseline.axis == "y" else "top",
+        **place,
     }  # fmt: skip

@@ -9,21 +9,18 @@ from __future__ import annotations
 from typing import Literal, Self
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import Field, model_validator
 
+from backend.figures.drawing.text import titled
+from backend.figures.heat_map import Better, HeatMap
 from backend.figures.palette import Style
+from backend.figures.record import Record
+from backend.figures.token_strip import TokenStrip
 
-Better = Literal["higher", "lower"]
 How = Literal["measured", "simulated", "oracle"]
-BAR_WIDTH = 0.6
-"""How much of its row a bar fills."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Axis(_Frozen):
+class Axis(Record):
     """One axis.
 
     Attributes:
@@ -45,12 +42,10 @@ class Axis(_Frozen):
     @property
     def title(self) -> str:
         """The axis title, with unit and direction: "Perplexity (lower is better)"."""
-        asides = [self.unit, f"{self.better} is better" if self.better else ""]
-        inside = ", ".join(aside for aside in asides if aside)
-        return f"{self.label} ({inside})" if inside else self.label
+        return titled(self.label, self.unit, self.better)
 
 
-class Series(_Frozen):
+class Series(Record):
     """Points that share a style and a name in the legend; all tuples are as long as ``x``, or empty.
 
     Attributes:
@@ -91,43 +86,49 @@ class Series(_Frozen):
         return self
 
 
-class Baseline(_Frozen):
+class Baseline(Record):
     """A line across the figure at one value, with its name beside it.
 
     Attributes:
         value: Where.
         label: Its name.
         axis: The axis whose value it is.
+        role: "baseline" for what was measured or chosen here, "claim" for what a paper says.
     """
 
     value: float
     label: str
     axis: Literal["x", "y"] = "y"
+    role: Literal["baseline", "claim"] = "baseline"
 
 
-class Provenance(_Frozen):
+class Provenance(Record):
     """Where a figure's numbers came from.
 
     Attributes:
         runs: Ids of the runs that measured them.
         filters: What was selected, as names to values.
         how: Every way in which its numbers were got.
+        methods: Names of the methods whose numbers they are, where the series do not say it (a heat map).
     """
 
     runs: tuple[str, ...] = ()
-    filters: dict[str, str] = {}
+    filters: dict[str, str] = Field(default_factory=dict)
     how: tuple[How, ...] = ()
+    methods: tuple[str, ...] = ()
 
 
-class FigureSpec(_Frozen):
-    """A figure.
+class FigureSpec(Record):
+    """A figure: series over two axes, a heat map, or a token strip.
 
     Attributes:
         title: What it is; also the text read out in its place.
-        x: The horizontal axis.
-        y: The vertical axis.
-        series: What is drawn, in the order of the legend.
+        x: The horizontal axis; of a heat map, what its columns are.
+        y: The vertical axis; of a heat map, what its rows are.
+        series: What is drawn, in the order of the legend; none beside a heat map.
         baselines: Lines across.
+        heat: The heat map, None for another kind of figure.
+        strip: The token strip, None for another kind of figure.
         note: What a reader has to know: what the error bars are, what is left out.
         provenance: Where the numbers came from.
     """
@@ -135,19 +136,43 @@ class FigureSpec(_Frozen):
     title: str
     x: Axis
     y: Axis
-    series: tuple[Series, ...]
+    series: tuple[Series, ...] = ()
     baselines: tuple[Baseline, ...] = ()
+    heat: HeatMap | None = None
+    strip: TokenStrip | None = None
     note: str = ""
     provenance: Provenance = Provenance()
 
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.heat is not None and (self.series or self.baselines):
+            raise ValueError("a heat map stands alone: it has no series and no baselines")
+        if self.strip is not None and (self.series or self.baselines or self.heat):
+            raise ValueError("a token strip stands alone: it has no series, no baselines and no heat map")
+        return self
+
     def alt(self) -> str:
         """Return the figure in a sentence, for those who do not see it."""
+        if self.heat is not None:
+            return f"{self.title}. {self._heat_alt(self.heat)} {self.note}".strip()
+        if self.strip is not None:
+            text = "".join(self.strip.tokens)
+            coloured = f"{len(self.strip.tokens)} tokens coloured by {self.strip.scale.title}"
+            return f"{self.title}. {coloured}: {text} {self.note}".strip()
         names = ", ".join(series.label for series in self.series)
         axes = f"{self.y.title} against {self.x.title}" if self.y.label else self.x.title
         return f"{self.title}. {axes}; series: {names or 'none'}. {self.note}".strip()
 
     def frame(self) -> pd.DataFrame:
-        """Return the figure's data, one row a point: series, x, y, their standard errors, cell."""
+        """Return the figure's data, one row a point: series, x, y, their standard errors, cell.
+
+        Of a heat map, one row a cell: row, column, value; of a token strip, one row a token: its place, its
+        text, its value under the same names.
+        """
+        if self.strip is not None:
+            return self.strip.frame()
+        if self.heat is not None:
+            return self.heat.frame()
         rows = [
             {
                 "series": series.label,
@@ -170,4 +195,21 @@ class FigureSpec(_Frozen):
         """Return the figure's data as CSV, under the axes' titles."""
         titles = {"x": self.x.title, "y": self.y.title}
         titles |= {f"{axis}_stderr": f"{title}, standard error" for axis, title in titles.items()}
+        if self.strip is not None:
+            titles = {"row": "place", "column": "token", "value": self.strip.scale.title}
+        if self.heat is not None:
+            named = {"row": self.y.title, "column": self.x.title, "value": self.heat.scale.title}
+            titles = {key: title or key for key, title in named.items()}
         return self.frame().rename(columns=titles).to_csv(index=False, lineterminator="\n").encode()
+
+    def _heat_alt(self, heat: HeatMap) -> str:
+        known = [value for row in heat.values for value in row if value is not None]
+        reach = f" from {min(known):.3g} to {max(known):.3g}" if known else ""
+        missing = f"; {heat.missing} without a value" if heat.missing else ""
+        rows = f"{len(heat.rows)} rows ({self.y.label})" if self.y.label else f"{len(heat.rows)} rows"
+        columns = (
+            f"{len(heat.columns)} columns ({self.x.label})"
+            if self.x.label
+            else f"{len(heat.columns)} columns"
+        )
+        return f"Heat map of {heat.scale.title}{reach}, over {rows} and {columns}{missing}."
