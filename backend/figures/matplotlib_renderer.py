@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from backend.figures.palette import GREY
+from backend.figures.palette import GREY, OPEN
 from backend.figures.spec import BAR_WIDTH, Axis, FigureSpec, Series
 
 Format = Literal["pdf", "svg", "png"]
@@ -106,7 +106,8 @@ def _draw(spec: FigureSpec, width: float, height: float) -> Figure:
 
 
 def _add_series(axes: Axes, series: Series, zorder: float) -> None:
-    colour, marker = series.style.colour, _MARKERS[series.style.marker]
+    colour, marker = series.style.colour, _MARKERS[series.style.marker.removesuffix(OPEN)]
+    is_open = series.style.marker.endswith(OPEN)
     if series.kind == "front":
         axes.step(
             series.x,
@@ -129,6 +130,7 @@ def _add_series(axes: Axes, series: Series, zorder: float) -> None:
         linestyle="none" if series.kind == "markers" else _DASHES[series.style.dash],
         marker="none" if series.kind == "curve" else marker,
         markersize=3.6,
+        markerfacecolor="white" if is_open else colour,
         linewidth=1.0,
         elinewidth=0.7,
         capsize=1.8,
@@ -138,7 +140,7 @@ def _add_series(axes: Axes, series: Series, zorder: float) -> None:
     for chosen, fill in ((series.faded, GREY), (series.hollow, "white")):
         at = [i for i, flag in enumerate(chosen) if flag]
         if at:
-            edge = GREY if fill == GREY else colour
+            edge, fill = (GREY if fill == GREY else colour), ("white" if is_open else fill)
             axes.plot(
                 [series.x[i] for i in at], [series.y[i] for i in at], linestyle="none", marker=marker,
                 markersize=3.6, markerfacecolor=fill, markeredgecolor=edge, zorder=zorder + 0.2,

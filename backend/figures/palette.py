@@ -13,6 +13,8 @@ BLUE, VERMILLION, BLACK, ORANGE = "#0072B2", "#D55E00", "#000000", "#E69F00"
 GREEN, SKY, PURPLE = "#009E73", "#56B4E9", "#CC79A7"
 COLOURS = (BLUE, VERMILLION, BLACK, ORANGE, GREEN, SKY, PURPLE)
 MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "x", "cross", "star")
+OPEN = "-open"
+"""Ends the name of a marker that is drawn as an outline."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 GREY = "#8C8C8C"
 LIGHT_GREY = "#D9D9D9"
@@ -51,6 +53,12 @@ FRONT = Style(colour=GREY, marker="circle", dash="solid")
 def style_of(method: str) -> Style:
     """Return a method's style: the fixed one, else one that no other method of the registry has."""
     return STYLES.get(method) or _further_styles().get(method) or FRONT
+
+
+def beside_style(style: Style) -> Style:
+    """Return the style of the same method in another precision: open markers and the next dash."""
+    dash = DASHES[(DASHES.index(style.dash) + 1) % len(DASHES)]
+    return style.model_copy(update={"marker": f"{style.marker}{OPEN}", "dash": dash})
 
 
 def _further_styles() -> dict[str, Style]:
