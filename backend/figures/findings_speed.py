@@ -38,8 +38,9 @@ def measured_speed(points: pd.DataFrame, latencies: pd.DataFrame, density: float
     disturbed = " Rounds were disturbed by other programs." if row["disturbed_rounds"] > 0 else ""
     name = point_label(str(row["policy"]), str(row["settings"]))
     sentence = (
-        f"{name} decodes {_spread(row, 'speedup')} × as fast as dense in the same run, {row[SPEED]:.0f} tokens/s "
-        f"at batch one on {row['machine']} (measured), and loses {nats(_loss(row))} nats/token.{disturbed}"
+        f"{name} decodes {_spread(row, 'speedup')} × as fast as dense in the same run, {row[SPEED]:.0f} "
+        f"tokens/s at batch one on {row['machine']} (measured), and loses {nats(_loss(row))} "
+        f"nats/token.{disturbed}"
     )
     shown = joined[joined["policy"].isin([SUBJECT, "dense"]) & joined[SPEED].notna()]
     options = TradeOffOptions("delta_nll", SPEED, (SUBJECT,), view="Middle", front=False)

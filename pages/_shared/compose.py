@@ -112,6 +112,7 @@ def _from_form(address: Address) -> Sweep | None:
             "Text", list(TEXTS), key="text", bind="query-params", accept_new_options=True,
             help="A named text or the path of a text file on this machine",
         )  # fmt: skip
+    with third if kind == LatencyEvaluation.kind else second:
         dtype = address.choice("Precision", get_args(Dtype), "dtype")
     asked: dict[str, Any] = {"text": text, "dtype": dtype}
     if kind == LatencyEvaluation.kind:

@@ -72,4 +72,4 @@ def _parts(address: Address, timed: pd.DataFrame) -> None:
     labels = {f"{title_of(policy)}, {dtype}": (policy, dtype) for policy, dtype in pairs}
     policy, dtype = labels[address.choice("Where a token's time goes", list(labels), "parts", width=330)]
     spec = time_parts(timed, policy, dtype)
-    show_figure(spec, "parts", height=150 + 40 * len(spec.y.ticks), paper=(5.5, 2.4))
+    show_figure(spec, "token_parts", height=150 + 40 * len(spec.y.ticks), paper=(5.5, 2.4))

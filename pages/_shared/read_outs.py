@@ -85,7 +85,9 @@ def read_out_section(
     baseline = None if dense is None else float(dense[quality]) * QUALITY[quality].scale
     spec = at_cost(readings, at, quality, cost, baseline)
     if spec.series:
-        show_figure(spec, "at_cost", height=90 + 38 * len(spec.series), legend=False, paper=(5.5, 2.2))
+        show_figure(
+            spec, "at_cost", height=max(160, 90 + 38 * len(spec.series)), legend=False, paper=(5.5, 2.2)
+        )
     latency_button(opened, chosen, timing, readings, reference, at, cost)
 
 
@@ -125,7 +127,7 @@ def budget_section(chosen: Chosen, methods: tuple[str, ...], cost: str) -> None:
 
 def _slider(address: Address, points: pd.DataFrame, metric: Metric) -> float:
     values = metric.values(points)
-    if metric.scale == 1.0:
+    if metric.scale == 1.0 and metric.name != SPEED:
         return address.number(
             f"{metric.label} ({metric.unit})", 0.05, 1.0, SLIDER_KEYS[metric.name], default=0.7, step=0.01
         )
@@ -169,18 +171,20 @@ def _read_out_table(
 ) -> pd.DataFrame:
     timed = points[points[SPEED].notna()]
     rows = {str(row["cell_id"]): row for _, row in timed.iterrows()}
+    on_axis = bool(rows) and metric.name == SPEED
     return pd.DataFrame(
         [
             {
                 "Method": reading.curve.label,
                 "How": _how(reading, metric),
+                **(_speed_columns(reading, rows, metric.name) if on_axis else {}),
                 "Perplexity ↓": shown(QUALITY["perplexity"], reading.perplexity),
                 "Rise over dense ↓": as_rise(reading.delta_nll),
                 "ΔNLL to dense ↓": with_error(reading.delta_nll, sign=True),
                 f"NLL − {reference}'s ↓": with_error(reading.against, sign=True),
                 "KL ↓": shown(QUALITY["kl"], reading.kl),
                 "Agreement ↑": shown(QUALITY["agreement"], reading.agreement),
-                **(_speed_columns(reading, rows, metric.name) if rows else {}),
+                **(_speed_columns(reading, rows, metric.name) if rows and not on_axis else {}),
             }
             for reading in readings
         ]
@@ -189,6 +193,8 @@ def _read_out_table(
 
 def _how(reading: MethodReading, metric: Metric) -> str:
     """Return how a value was got; a stored point says where it is, since k is a whole number."""
+    if metric.name == SPEED and reading.state == "cannot reach":
+        return "not as fast"
     return f"measured at {metric.show(reading.x)}" if reading.state == "measured" else reading.state
 
 
