@@ -181,7 +181,8 @@ def _details(points: pd.DataFrame) -> tuple[str, ...]:
         )  # fmt: skip
         columns.append(list(said))
     if "machine" in points:
-        columns.append([_timed(row) for _, row in points.iterrows()])
+        said_of = {row["cell_id"]: _timed(row) for _, row in points[points[SPEED].notna()].iterrows()}
+        columns.append([said_of.get(cell, "") for cell in points["cell_id"]])
     return tuple("\n".join(filter(None, lines)) for lines in zip(*columns, strict=True))
 
 

@@ -27,7 +27,13 @@ def latency_section(opened: OpenStore, address: Address) -> None:
     timed = _chosen(address, table)
     st.markdown(f"Batch-one decoding of **{timed['model'].iloc[-1]}** on **{timed['machine'].iloc[0]}**.")
     show_figure(roofline(timed), "roofline", height=430)
-    st.dataframe(_shares(timed), hide_index=True, key="roofline_table", alt="Measured speeds and shares")
+    st.dataframe(
+        _shares(timed),
+        hide_index=True,
+        key="roofline_table",
+        alt="Measured speeds and shares of the limit",
+        column_config={"Point": st.column_config.Column(pinned=True)},
+    )
     st.caption(
         "The share of the limit is against the bandwidth measured beside the point's own rounds; the line in "
         "the figure is the best of all runs. Dense without a timing of its own is the others' median."

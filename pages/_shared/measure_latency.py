@@ -25,6 +25,8 @@ from pages._shared.speed import Timing
 from pages._shared.store import OpenStore, latencies
 
 POLL_SECONDS = 0.5
+MOST_OFFERED = 300
+"""Points without a latency in the list; a sweep is the way for more."""
 _RUN = "latency_run"
 _ALONE = (
     "Timing runs alone: the worker does one thing at a time, and a running sweep waits meanwhile. Rounds in "
@@ -89,8 +91,8 @@ def _offered(
     points: pd.DataFrame, readings: list[MethodReading], at: float, cost: str
 ) -> dict[str, tuple[Policy, str]]:
     """Return the points that can be timed, by their names: policy and precision."""
-    rows = {str(row["cell_id"]): row for _, row in points.iterrows()}
-    every = [rows[r.cell] for r in readings if r.curve.realisable and r.cell]
+    cells = [r.cell for r in readings if r.curve.realisable and r.cell]
+    every = [row for _, row in points.set_index("cell_id").loc[cells].iterrows()]
     found = [(_policy(row), str(row["dtype"])) for row in every]
     if cost == "mlp_density":
         between = [r.curve for r in readings if r.state == "interpolated" and r.curve.realisable]
@@ -99,7 +101,7 @@ def _offered(
         ]
     if cost == SPEED:
         left = points[points[SPEED].isna() & (points["how"] != "oracle")]
-        found += [(_policy(row), str(row["dtype"])) for _, row in left.iterrows()]
+        found += [(_policy(row), str(row["dtype"])) for _, row in left.head(MOST_OFFERED).iterrows()]
     several = len({dtype for _, dtype in found}) > 1
     return {
         point_label(policy.name, json.dumps(policy.canonical())) + (f" · {dtype}" if several else ""):

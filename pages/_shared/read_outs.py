@@ -132,12 +132,13 @@ def _slider(address: Address, points: pd.DataFrame, metric: Metric) -> float:
             f"{metric.label} ({metric.unit})", 0.05, 1.0, SLIDER_KEYS[metric.name], default=0.7, step=0.01
         )
     low, high = float(int(values.min())), float(int(values.max()) + 1)
+    part = 4 if metric.name == SPEED else 2  # int8 is several times as fast: not the middle
     return address.number(
         f"{metric.label} ({metric.unit}{', at least' if metric.name == SPEED else ''})",
         low,
         high,
         SLIDER_KEYS[metric.name],
-        default=(low + high) // 2,
+        default=low + (high - low) // part,
         step=1.0,
     )
 
@@ -148,7 +149,8 @@ def _of_methods(points: pd.DataFrame, methods: tuple[str, ...]) -> pd.DataFrame:
 
 def _where_timed(points: pd.DataFrame) -> str:
     """Say on which machine the speeds were measured and how fast dense is there, "" if there are none."""
-    timed = [said for _, row in points.iterrows() if (said := Timed.of(row)) is not None]
+    rows = points[points[SPEED].notna()].iterrows()
+    timed = [said for _, row in rows if (said := Timed.of(row)) is not None]
     if not timed:
         return ""
     dense = dense_point(points)

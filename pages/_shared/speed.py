@@ -57,7 +57,7 @@ def choose_timing(opened: OpenStore, address: Address, chosen: Chosen, cost: str
             )
             setup = known[labels.index(label)]
         int8 = _int8_place(opened, chosen) is not None and address.toggle(
-            "With int8", "int8", help="The same text with linear weights in 8 bits, as series of its own"
+            "With int8", "int8", help="The same text with linear weights in 8 bits: perplexity and ΔNLL"
         )
     return Timing(setup, int8)
 
@@ -79,10 +79,10 @@ def _join(
     _opened: OpenStore, _chosen: Chosen, _timing: Timing, root: str, version: int, label: str, timing: str
 ) -> Joined:
     points = _chosen.points
-    found = _all_windows(_opened, points)
+    found = windows(_opened, tuple(points["cell_id"]))
     if _timing.int8 and (place := _int8_place(_opened, _chosen)) is not None:
         other = evaluation(_opened, evaluations(_opened), place, INT8).points
-        points, found = beside(points, found, other, _all_windows(_opened, other))
+        points, found = beside(points, _with_losses(_opened, points), other, _with_losses(_opened, other))
     points = with_speed(points, latencies(_opened), _timing.setup)
     return Joined(replace(_chosen, points=points), found)
 
@@ -90,7 +90,7 @@ def _join(
 _joined = st.cache_resource(_join, show_spinner=False, max_entries=16)
 
 
-def _all_windows(opened: OpenStore, points: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _with_losses(opened: OpenStore, points: pd.DataFrame) -> dict[str, pd.DataFrame]:
     cells = tuple(points["cell_id"])
     return {**windows(opened, cells), "nll": queries.window_values(opened.store, cells, "nll")}
 
