@@ -11,6 +11,7 @@ from backend.figures.memory_scene import Asked, Scene, is_exact, scene
 from backend.figures.memory_sources import Source
 from pages._shared.address import Address
 from pages._shared.figures import show_figure
+from pages._shared.latency_section import latency_section
 from pages._shared.memory_controls import controls, preset_button
 from pages._shared.memory_data import LOADERS, headline_rows, known_sources
 from pages._shared.memory_offer import asked_runs, offer
@@ -35,6 +36,10 @@ _HOW = r"""
 - Shapes come from any model's config. A cache that holds some share of the columns is taken to have the hit
   rate recorded at that share, layer by layer at the same relative depth.
 - `python benchmarks/headline.py` prints the headline's table for every shape.
+- **Measured** decoding ran at batch one, in turns with the dense model in the same run. Bytes are weights as
+  the kernels read them, and the KV cache in the middle of the timed tokens; the limit is the bandwidth of a
+  plain read of memory, taken beside each round, over these bytes.
+  `python -m backend latency --policy dip --set density=0.5` measures one point.
 - Source of the simulator and of DIP: [arXiv 2412.01380](https://arxiv.org/abs/2412.01380).
 """
 
@@ -65,6 +70,8 @@ def page() -> None:
         st.header("The paper's headline, at measured densities")
         _headline(opened, source, asked)
     st.caption(f"{asked.device.title}. {asked.device.source}")
+    st.header("Measured, not simulated")
+    latency_section(opened, address)
     with st.expander("How is this computed?", icon=":material/help:"):
         st.markdown(_HOW)
 

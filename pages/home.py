@@ -7,12 +7,13 @@ import streamlit as st
 
 from backend.figures import curves
 from backend.figures.findings import Finding, findings
+from backend.figures.findings_speed import measured_speed
 from backend.models import CATALOG, DEFAULT_MODEL
 from pages._shared.evaluation import Chosen, first_evaluation, model_note, say_empty
 from pages._shared.figures import show_figure
 from pages._shared.navigation import draw
 from pages._shared.run_progress import worker_sentence
-from pages._shared.store import OpenStore, evaluations, open_store, runs, windows
+from pages._shared.store import OpenStore, evaluations, latencies, open_store, runs, windows
 from pages._shared.text import ago
 
 _FIRST_SWEEP = {"name": "first-sweep", "methods": ["DIP", "Gate pruning"], "tokens": "2048", "window": "512"}
@@ -21,7 +22,8 @@ The findings are computed from the stored results of the evaluation with the mos
 page is drawn: the sentences are made from the numbers. Differences are paired: the same windows of the
 same text, so that what varies between texts drops out. ± is one standard error over windows. *Measured*
 is a stored point; *interpolated* lies between two of them (monotone cubic, window by window). An oracle
-is an upper bound that no kernel can reach. The Trade-offs page shows the same numbers with every
+is an upper bound that no kernel can reach. A speed-up is of decoding that ran, beside dense in the same
+run; its ± is one standard error over rounds. The Trade-offs page shows the same numbers with every
 control.
 """
 
@@ -54,7 +56,9 @@ def _show_finding(finding: Finding, place: int) -> None:
 
 def _compute(_opened: OpenStore, _chosen: Chosen, root: str, version: int) -> list[Finding]:
     points = _chosen.points
-    return findings(points, windows(_opened, tuple(points["cell_id"])))
+    found = findings(points, windows(_opened, tuple(points["cell_id"])))
+    speed = measured_speed(points, latencies(_opened), 0.5)
+    return found if speed is None else [*found, speed]
 
 
 _findings = st.cache_resource(_compute, show_spinner=False, max_entries=8)
@@ -94,9 +98,12 @@ def page() -> None:
     st.caption(f"Computed from {len(chosen.points)} stored points: {chosen.label}.")
     if not found:
         st.info("There are too few points yet for a finding: DIP and the dense model at least.")
-    for place, (finding, column) in enumerate(zip(found, st.columns(max(1, len(found))), strict=False)):
-        with column:
-            _show_finding(finding, place)
+    columns = 2 if len(found) == 4 else 3
+    for first in range(0, len(found), columns):
+        row = found[first : first + columns]
+        for place, column in enumerate(st.columns(len(row)), first):
+            with column:
+                _show_finding(found[place], place)
     st.header("What is loaded")
     _loaded(opened, chosen)
     _last_runs(runs(opened))

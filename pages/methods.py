@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import pandas as pd
 import streamlit as st
@@ -13,6 +14,7 @@ from pages._shared.address import Address
 from pages._shared.figures import show_figure
 from pages._shared.forms import range_text
 from pages._shared.navigation import draw
+from pages._shared.store import latencies, open_store
 
 _SITES = {
     "mlp_in": "MLP input",
@@ -26,12 +28,20 @@ weights can be skipped: a mask over the MLP's input skips columns of $W_g$ and $
 neurons skips rows of $W_g$ or $W_u$ and columns of $W_d$. What a method **needs** is computed for all
 neurons before they are chosen, and so counts as read: that is its **floor**. **Label-free** methods do
 not look at the token being predicted; **realisable** ones spend less on the mask than it saves. A
-method that is not both is an oracle. $T_k(s)$ is the mask of the $k$ largest entries of $s$, for each
+method that is not both is an oracle, and has no latency; of the others **Latency** counts the stored
+timings (`python -m backend latency`). $T_k(s)$ is the mask of the $k$ largest entries of $s$, for each
 token, ties broken by the lower index; $\rho$ is the share kept.
 """
 
 
-def _overview() -> pd.DataFrame:
+def _latency_of(method: type[Policy], timed: Counter[str]) -> str:
+    """Say whether a method has a measured latency: "5 measured", "none yet", "none: an oracle"."""
+    if not (method.realisable and method.label_free):
+        return "none: an oracle"
+    return f"{timed[method.name]} measured" if timed[method.name] else "none yet"
+
+
+def _overview(timed: Counter[str]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
@@ -39,6 +49,7 @@ def _overview() -> pd.DataFrame:
                 "Name": name,
                 "Usable": method.realisable and method.label_free,
                 "Density floor": method.density_floor(),
+                "Latency": _latency_of(method, timed),
                 "Swept by": method.sweep_setting or "–",
                 "Sites": _sites(method),
                 "Paper": method.paper or "–",
@@ -86,7 +97,7 @@ def _density_figure() -> FigureSpec:
     )
 
 
-def _detail(name: str) -> None:
+def _detail(name: str, timed: Counter[str]) -> None:
     method = METHODS[name]
     st.header(method.title, anchor=name)
     st.markdown(method.summary)
@@ -97,6 +108,9 @@ def _detail(name: str) -> None:
         )
         st.badge("label-free" if method.label_free else "looks at the label", icon=_icon(method.label_free))
         st.badge("realisable" if method.realisable else "not realisable", icon=_icon(method.realisable))
+        known = bool(timed[name])
+        label = "has a measured latency" if known else "no measured latency"
+        st.badge(label, icon=":material/timer:" if known else ":material/timer_off:", color="gray")
     for line in [*_lines(method.equation), rf"\text{{MLP density}} = {method.density_formula}"]:
         st.markdown(rf"$\displaystyle {line}$")
     if method.limits:
@@ -150,7 +164,8 @@ def page() -> None:
     st.title("Methods")
     st.markdown("What each method computes, reads and can be set to.")
     address = Address()
-    overview = _overview()
+    timed = Counter(latencies(open_store())["policy"])
+    overview = _overview(timed)
     st.dataframe(
         overview,
         hide_index=True,
@@ -173,7 +188,7 @@ def page() -> None:
         icon=":material/download:",
     )
     titles = {method.title: name for name, method in METHODS.items()}
-    _detail(titles[address.choice("Method", list(titles), "method", default=METHODS["dip"].title)])
+    _detail(titles[address.choice("Method", list(titles), "method", default=METHODS["dip"].title)], timed)
     st.header("What a setting reads")
     show_figure(_density_figure(), "density")
     with st.expander("How is this computed?", icon=":material/help:"):

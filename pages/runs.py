@@ -20,12 +20,17 @@ from pages._shared.store import OpenStore, open_store, runs
 from pages._shared.text import ago, duration
 
 POLL_SECONDS = 1.0
+_MEASURED = (
+    "mlp_density", "perplexity", "delta_nll", "delta_nll_stderr", "kl", "agreement", "tokens_per_s",
+    "ms_per_token_median", "ms_per_token_p10", "ms_per_token_p90", "dense_ms_per_token_median", "speedup",
+    "mlp_ms", "attention_ms", "head_ms", "overhead_ms", "mlp_ratio", "bytes_per_token", "bandwidth_share",
+)  # fmt: skip
 _HOW = """
 A sweep is a list of **cells**: one model, one method with its settings, one evaluation. A cell's id is
 a hash of everything that decides its result, so a cell that was measured before is *found*, not run
 again. One worker process for each home folder keeps the model warm and runs one sweep at a time; a
-point asked for on the Trade-offs page passes a running sweep at the next window. Cancel and pause take
-effect at the next window, too, and what was finished stays. The worker appends to
+point asked for on the Trade-offs page passes a running sweep at the next window (or round, of latencies).
+Cancel and pause take effect there, too, and what was finished stays. The worker appends to
 `runs/<run>/events.jsonl`; the database is made from these files and can always be made again. A run
 whose process is gone counts as interrupted and can be resumed. Times left are estimated from the
 windows so far; those of a sweep that has not started, from the median time a token of all stored cells.
@@ -139,24 +144,23 @@ def _detail(opened: OpenStore, run_id: str, was_unfinished: bool) -> None:
     with log:
         _log(opened, run)
     with results:
-        points = queries.points(opened.store, run_id=run_id)
-        columns = [
-            "policy",
-            "settings",
-            "mlp_density",
-            "perplexity",
-            "delta_nll",
-            "delta_nll_stderr",
-            "kl",
-            "agreement",
-        ]
         st.dataframe(
-            points[[*columns, "seconds"]], hide_index=True, alt="Results of this run", key="run_results"
+            _results(queries.points(opened.store, run_id=run_id)),
+            hide_index=True,
+            alt="Results of this run",
+            key="run_results",
         )
     with asked:
         st.code(_asked(run), language="yaml")
     with made:
         st.json(run.provenance or {"provenance": "The run has not started."})
+
+
+def _results(points: pd.DataFrame) -> pd.DataFrame:
+    """Return what was measured, whatever the kind of evaluation: columns without a value are left out."""
+    known = [name for name in _MEASURED if points[name].notna().any()]
+    dtype = ["dtype"] if points["dtype"].nunique() > 1 else []
+    return points[["policy", "settings", *dtype, *known, "seconds"]]
 
 
 def _asked(run: StoredRun) -> str:

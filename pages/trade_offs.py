@@ -9,17 +9,20 @@ from typing import Any
 import streamlit as st
 
 from backend.figures import COST, QUALITY, STYLES, FigureSpec, TradeOffOptions, point_label, trade_off
-from backend.figures.curves import title_of
-from backend.figures.metrics import ALL
+from backend.figures.curves import main_precision, title_of
+from backend.figures.metrics import ALL, SPEED
 from pages._shared.address import Address
 from pages._shared.evaluation import Chosen, choose_evaluation, model_note
 from pages._shared.figures import show_figure
 from pages._shared.measure import measure_section
+from pages._shared.measure_latency import latency_result
 from pages._shared.navigation import draw
 from pages._shared.point_cards import point_cards
 from pages._shared.read_outs import budget_section, read_out_section
+from pages._shared.speed import choose_timing, joined
 from pages._shared.store import open_store
 
+_AT = {"bytes_per_token": "At one number of bytes", SPEED: "At one speed"}
 _HOW = r"""
 - **Perplexity** is $\exp$ of the mean negative log-likelihood (NLL) over all scored tokens; a window's
   first token is not scored. **ΔNLL** is the NLL minus the dense model's on the same window; its
@@ -34,6 +37,12 @@ _HOW = r"""
   is an upper bound, and is never on the front.
 - Between two measured points a value is **interpolated** (monotone cubic, PCHIP, for each window, then
   averaged). Every curve ends in the dense model, which each method equals at density 1.
+- **Measured speed** is 1 over the median time of a token at batch one, with kernels that read only the
+  chosen weights, timed in turns with the dense model in the same run; ± is one standard error over rounds.
+  A latency belongs to a point if weights, method, version, settings and precision are the same, and to a
+  machine. Oracles have none. **With int8** adds the same windows with linear weights in 8 bits; their ΔNLL
+  is then to the float32 dense model, and KL and agreement, which are stored against int8's own dense model,
+  are left out. The speed-up over dense is the safer figure: absolute times drift between runs.
 """
 
 
@@ -80,7 +89,7 @@ def _figure(spec: FigureSpec, labels: dict[str, str]) -> None:
 
 
 def _make_spec(
-    _chosen: Chosen, root: str, version: int, evaluation: str, options: tuple[Any, ...]
+    _chosen: Chosen, root: str, version: int, evaluation: str, timing: str, options: tuple[Any, ...]
 ) -> FigureSpec:
     return trade_off(_chosen.points, TradeOffOptions(*options))
 
@@ -96,15 +105,19 @@ def page() -> None:
     address = Address()
     chosen = choose_evaluation(opened, address)
     options = _options(address, chosen)
+    timing = choose_timing(opened, address, chosen, options.cost)
+    found = joined(opened, chosen, timing)
+    chosen = found.chosen
     labels = _labels(chosen)
     spec: FigureSpec = _spec(
-        chosen, str(opened.home.root), opened.store.version, chosen.label, astuple(options)
+        chosen, str(opened.home.root), opened.store.version, chosen.label, timing.key, astuple(options)
     )
     _figure(spec, labels)
     methods = options.methods or ()
 
-    st.header("At one density" if options.cost != "bytes_per_token" else "At one number of bytes")
-    st.fragment(read_out_section)(opened, chosen, methods, options.quality, options.cost)
+    st.header(_AT.get(options.cost, "At one density"))
+    st.fragment(read_out_section)(opened, found, timing, methods, options.quality, options.cost)
+    latency_result(opened)
     st.header("Within a budget")
     st.fragment(budget_section)(chosen, methods, options.cost)
     st.header("Measure a point")
@@ -126,8 +139,12 @@ def page() -> None:
 
 def _labels(chosen: Chosen) -> dict[str, str]:
     """Return each cell's name, each name once."""
-    rows = chosen.points[["cell_id", "policy", "settings"]].itertuples(index=False)
-    labels = {str(cell): point_label(str(policy), str(settings)) for cell, policy, settings in rows}
+    main = main_precision(chosen.points)
+    rows = chosen.points[["cell_id", "policy", "settings", "dtype"]].itertuples(index=False)
+    labels = {
+        str(cell): point_label(str(policy), str(settings)) + ("" if dtype == main else f" · {dtype}")
+        for cell, policy, settings, dtype in rows
+    }
     seen = Counter(labels.values())
     return {cell: label if seen[label] == 1 else f"{label} ({cell[:6]})" for cell, label in labels.items()}
 

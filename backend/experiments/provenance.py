@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,18 @@ def provenance(device: str, threads: int) -> dict[str, Any]:
 
 def machine_name(device: str, threads: int) -> str:
     """Return what a latency depends on: processor, its cores, the device and torch's threads."""
-    return f"{_processor()}, {os.cpu_count()} cores, {device}, {threads} threads"
+    return _machine_name(_processor(), os.cpu_count(), device, threads)
+
+
+def machine_of(made: Mapping[str, Any]) -> str:
+    """Return the same name from a run's provenance; what an older run did not note is a question mark."""
+    machine = made.get("machine") or {}
+    processor, cores = machine.get("processor", "unknown processor"), machine.get("cores", "?")
+    return _machine_name(processor, cores, made.get("device", "?"), made.get("threads", "?"))
+
+
+def _machine_name(processor: str, cores: Any, device: str, threads: Any) -> str:
+    return f"{processor}, {cores} cores, {device}, {threads} threads"
 
 
 def _commit() -> str | None:

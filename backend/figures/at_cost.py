@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backend.evaluation.statistics import Estimate
-from backend.figures.metrics import COST, QUALITY
-from backend.figures.palette import style_of
+from backend.figures.metrics import COST, QUALITY, SPEED
 from backend.figures.read_out import MethodReading
 from backend.figures.spec import Axis, Baseline, FigureSpec, How, Provenance, Series
 
@@ -30,13 +29,15 @@ def at_cost(
     ticks = tuple((float(place), reading.curve.label) for place, (reading, _) in enumerate(known))
     how: set[How] = {"measured" if reading.curve.realisable else "oracle" for reading, _ in known}
     where = axis.format.format(at)
+    name = f"at {axis.label} {where}" if cost != SPEED else f"at {where} {axis.unit} or more"
+    open_markers = " Open markers: interpolated." if any(any(s.hollow) for s in series) else ""
     return FigureSpec(
-        title=f"{metric.label} at {axis.label} {where}",
+        title=f"{metric.label} {name}",
         x=Axis(label=metric.label, unit=metric.unit, better=metric.better),
         y=Axis(label="", range=(-0.6, max(0, len(known) - 1) + 1.0), ticks=ticks),
         series=tuple(reversed(series)),
         baselines=() if dense is None else (Baseline(value=dense, label="Dense", axis="x"),),
-        note="Bars: ± one standard error over windows. Open markers: interpolated.",
+        note=f"Bars: ± one standard error over windows.{open_markers}",
         provenance=Provenance(filters={"cost": cost, "at": where}, how=tuple(sorted(how))),
     )
 
@@ -50,7 +51,7 @@ def _row(reading: MethodReading, found: Estimate, place: int) -> Series:
     return Series(
         name=reading.curve.key,
         label=reading.curve.label,
-        style=style_of(reading.curve.policy),
+        style=reading.curve.style,
         kind="markers",
         x=(found.value,),
         y=(float(place),),

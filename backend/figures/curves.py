@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from backend.figures.palette import STYLES
+from backend.figures.palette import STYLES, Style, beside_style, style_of
 from backend.sparsity import METHODS
 
 
@@ -22,23 +22,33 @@ class Curve:
         variant: Settings they share and that are not the defaults ("seed=1"), "" for none.
         points: The store's rows, ordered by MLP density.
         swept: They are on a line: each has a value of the method's sweep setting.
+        precision: Their precision, "" for the one that all or most points have.
     """
 
     policy: str
     variant: str
     points: pd.DataFrame
     swept: bool
+    precision: str = ""
 
     @property
     def key(self) -> str:
         """Names the curve: the method, and the variant in brackets."""
-        return f"{self.policy}[{self.variant}]" if self.variant else self.policy
+        named = f"{self.policy}[{self.variant}]" if self.variant else self.policy
+        return f"{named}@{self.precision}" if self.precision else named
 
     @property
     def label(self) -> str:
         """Its name for people; an oracle says that it is one."""
         name = title_of(self.policy) + (f" ({self.variant})" if self.variant else "")
+        name += f", {self.precision}" if self.precision else ""
         return name if self.realisable else f"{name.removesuffix(' oracle')} (oracle)"
+
+    @property
+    def style(self) -> Style:
+        """Its method's style; another precision has the same colour, open markers and another dash."""
+        style = style_of(self.policy)
+        return beside_style(style) if self.precision else style
 
     @cached_property
     def realisable(self) -> bool:
@@ -49,33 +59,47 @@ class Curve:
 def curves(points: pd.DataFrame) -> list[Curve]:
     """Sort points into curves, in the order of the palette; the dense model is none.
 
-    Where a method was stored in several versions, only its newest counts.
+    Where a method was stored in several versions, only its newest counts. Where points of two precisions
+    stand side by side, the second one's are curves of their own, its dense model too.
 
     Args:
         points: Rows of one evaluation, as :func:`backend.results.queries.points` returns them.
     """
-    groups: dict[tuple[str, str, bool], list[int]] = {}
+    groups: dict[tuple[str, str, bool, str], list[int]] = {}
     newest: dict[str, int] = {}
-    named = zip(points["policy"], points["settings"], points["policy_version"], strict=True)
-    for row, (policy, settings, version) in enumerate(named):
-        if policy == "dense" or version < newest.get(policy, version):
+    main = main_precision(points)
+    columns = ("policy", "settings", "policy_version", "dtype")
+    named = zip(*(points[column] for column in columns), strict=True)
+    for row, (policy, settings, version, dtype) in enumerate(named):
+        precision = "" if dtype == main else str(dtype)
+        if (policy == "dense" and not precision) or version < newest.get(policy, version):
             continue
         if version > newest.get(policy, version):
             groups = {key: rows for key, rows in groups.items() if key[0] != policy}
         newest[policy] = version
-        groups.setdefault((policy, *_variant(policy, settings)), []).append(row)
+        variant = ("", False) if policy == "dense" else _variant(policy, settings)
+        groups.setdefault((policy, *variant, precision), []).append(row)
     density = points["mlp_density"].to_numpy()
     found = [
-        Curve(policy, variant, points.iloc[sorted(rows, key=density.__getitem__)], swept)
-        for (policy, variant, swept), rows in groups.items()
+        Curve(policy, variant, points.iloc[sorted(rows, key=density.__getitem__)], swept, precision)
+        for (policy, variant, swept, precision), rows in groups.items()
     ]
     order = {name: index for index, name in enumerate([*STYLES, *(n for n in METHODS if n not in STYLES)])}
-    return sorted(found, key=lambda c: (order.get(c.policy, len(order)), c.policy, not c.swept, c.variant))
+    return sorted(
+        found,
+        key=lambda c: (order.get(c.policy, len(order)), c.policy, not c.swept, c.variant, c.precision),
+    )
+
+
+def main_precision(points: pd.DataFrame) -> str | None:
+    """Return the precision that needs no name: float32 if it is there, else the first; None for no points."""
+    found = list(dict.fromkeys(points["dtype"]))
+    return "float32" if "float32" in found else found[0] if found else None
 
 
 def dense_point(points: pd.DataFrame) -> pd.Series | None:
-    """Return the dense model's row, None if it was not measured."""
-    dense = points[points["policy"] == "dense"]
+    """Return the dense model's row (in the main precision), None if it was not measured."""
+    dense = points[(points["policy"] == "dense") & (points["dtype"] == main_precision(points))]
     return None if dense.empty else dense.iloc[-1]
 
 

@@ -116,7 +116,7 @@ def between_bounds(points: pd.DataFrame, windows: Windows, at: float) -> Finding
     known = [r for r in named if r is not None and r.delta_nll is not None]
     if len(known) < 2 or known[0].curve.policy == "random" or SUBJECT not in {r.curve.policy for r in known}:
         return None
-    parts = [f"{r.curve.label} {_nats(r.delta_nll)}{_aside(r)}" for r in known]
+    parts = [f"{r.curve.label} {nats(r.delta_nll)}{_aside(r)}" for r in known]
     sentence = f"Loss over dense at MLP density {at:g}, in nats/token: {'; '.join(parts)}."
     wanted = ("glu_oracle", SUBJECT, "random")
     options = TradeOffOptions(quality="delta_nll", methods=wanted, view="Wide", front=False)
@@ -157,11 +157,11 @@ def _best_other(readings: list[MethodReading], at: float) -> str:
     if unclear:
         return (
             f"At density {at:g}, {subject.curve.label} and {best.curve.label}, the best other, do not differ "
-            f"clearly ({_nats(gap, sign=True)} nats/token)."
+            f"clearly ({nats(gap, sign=True)} nats/token)."
         )
     size = Estimate(abs(gap.value), gap.stderr, gap.n)
     return (
-        f"At density {at:g}, {subject.curve.label} loses {_nats(size)} nats/token "
+        f"At density {at:g}, {subject.curve.label} loses {nats(size)} nats/token "
         f"{'less' if gap.value < 0 else 'more'} than {best.curve.label}, the best other."
     )
 
@@ -183,7 +183,7 @@ def _differences(points: pd.DataFrame, windows: Windows, rival: Curve, grid: lis
         y=tuple(r.against.value for _, r in read if r.against),
         y_err=tuple(r.against.stderr for _, r in read if r.against),
         ids=tuple(r.cell for _, r in read),
-        details=tuple(f"{rival.label}: {_nats(r.against, sign=True)} nats/token" for _, r in read),
+        details=tuple(f"{rival.label}: {nats(r.against, sign=True)} nats/token" for _, r in read),
         hollow=tuple(r.state == "interpolated" for _, r in read),
     )
 
@@ -204,7 +204,8 @@ def _rise(delta: Estimate | None) -> str:
     return f"{100 * rise.value:+.2f}{spread} %".replace("-", "−")
 
 
-def _nats(found: Estimate | None, sign: bool = False) -> str:
+def nats(found: Estimate | None, sign: bool = False) -> str:
+    """Return an estimate in nats/token as text: "0.0123 ± 0.0010"."""
     if found is None:
         return "–"
     digits = 4 if abs(found.value) < 0.1 else 3

@@ -16,7 +16,7 @@ import pandas as pd
 
 from backend.evaluation.statistics import Estimate, estimate
 from backend.figures.curves import Curve
-from backend.figures.metrics import COST
+from backend.figures.metrics import COST, SPEED
 from backend.sparsity import METHODS
 
 State = Literal["measured", "interpolated", "cannot reach", "not measured"]
@@ -58,7 +58,7 @@ class Reading:
 def read_curve(
     curve: Curve, windows: Windows, at: float, cost: str = "mlp_density", dense: pd.Series | None = None
 ) -> Reading:
-    """Read a curve at a cost.
+    """Read a curve at a cost; at a measured speed, the best stored point that is at least as fast.
 
     Args:
         curve: The curve.
@@ -67,6 +67,8 @@ def read_curve(
         cost: The metric that is the cost.
         dense: The dense model's row. It ends every curve: at density 1 each method reads everything.
     """
+    if cost == SPEED:
+        return _fast_enough(curve, windows, at)
     x = COST[cost].values(curve.points).to_numpy()
     whole = 1.0 if dense is None else float(dense[cost]) * COST[cost].scale
     nearest = int(np.abs(x - at).argmin())
@@ -126,6 +128,19 @@ def crossing(curve: Curve, at: float, cost: str, dense: pd.Series) -> float | No
 def window_counts(tokens: int, window: int, stride: int) -> list[int]:
     """Return how many tokens each window scores: all but the first of the first window, then the new ones."""
     return [window - 1] + [min(window - 1, stride)] * (tokens // window - 1)
+
+
+def _fast_enough(curve: Curve, windows: Windows, at: float) -> Reading:
+    """Return the stored point of lowest perplexity that decodes at least ``at`` tokens a second."""
+    speeds = COST[SPEED].values(curve.points)
+    if speeds.isna().all():
+        return Reading(curve, "not measured")
+    fast = curve.points[speeds >= at]
+    if fast.empty:
+        return Reading(curve, "cannot reach")
+    row = fast.sort_values("perplexity", kind="stable").iloc[0]
+    cell = str(row["cell_id"])
+    return Reading(curve, "measured", float(row[SPEED]), cell, _windows_of(windows, cell))
 
 
 def _knots(

@@ -40,6 +40,10 @@ class Metric:
         """Return the metric of each point, as it is shown."""
         return points[self.name].astype(float) * self.scale
 
+    def spent(self, points: pd.DataFrame) -> pd.Series:
+        """Return the metric as a cost, lower is better: turned around where higher values are better."""
+        return self.values(points) * (1 if self.better == "lower" else -1)
+
     def errors(self, points: pd.DataFrame) -> pd.Series:
         """Return one standard error of each value.
 
@@ -61,6 +65,8 @@ class Metric:
         return text if stderr is None or math.isnan(stderr) else f"{text} ± {self.format.format(stderr)}"
 
 
+SPEED = "tokens_per_s"
+"""The cost that a machine decides; nothing is interpolated along it, since timings are noisy."""
 _NEAR, _MIDDLE, _WIDE = "Near dense", "Middle", "Wide"
 ALL = "All"
 
@@ -104,5 +110,6 @@ for _metric in (
     Metric("mlp_density", "MLP density", "share of MLP weights read", "lower"),
     Metric("model_density", "Model density", "share of all weights read", "lower"),
     Metric("bytes_per_token", "Weights read", "MB/token", "lower", scale=1e-6, format="{:.1f}"),
+    Metric(SPEED, "Measured speed", "tokens/s", "higher", format="{:.1f}"),
 ):
     COST.add(_metric.name, _metric)

@@ -9,7 +9,7 @@ import itertools
 
 from pydantic import BaseModel, ConfigDict
 
-from backend.figures.drawing.marks import GREY
+from backend.figures.drawing.marks import GREY, OPEN
 
 BLUE, VERMILLION, BLACK, ORANGE = "#0072B2", "#D55E00", "#000000", "#E69F00"
 GREEN, SKY, PURPLE = "#009E73", "#56B4E9", "#CC79A7"
@@ -52,6 +52,12 @@ FRONT = Style(colour=GREY, marker="circle", dash="solid")
 def style_of(method: str) -> Style:
     """Return a method's style: the fixed one, else one that no other method of the registry has."""
     return STYLES.get(method) or _further_styles().get(method) or FRONT
+
+
+def beside_style(style: Style) -> Style:
+    """Return the style of the same method in another precision: open markers and the next dash."""
+    dash = DASHES[(DASHES.index(style.dash) + 1) % len(DASHES)]
+    return style.model_copy(update={"marker": f"{style.marker}{OPEN}", "dash": dash})
 
 
 def _further_styles() -> dict[str, Style]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from backend.figures.drawing.marks import BAR_WIDTH, GREY
+from backend.figures.drawing.marks import BAR_WIDTH, GREY, OPEN
 from backend.figures.drawing.scales import MISSING, STOPS, limits
 from backend.figures.drawing.text import short
 from backend.figures.heat_map import HeatMap
@@ -89,7 +89,8 @@ def _trace(series: Series, dark: bool) -> dict[str, Any]:
     colour = series.style.colour_on(dark)
     front = series.kind == "front"
     fills = [GREY if faded else colour for faded in series.faded] or colour
-    symbols = [f"{series.style.marker}{'-open' if hollow else ''}" for hollow in series.hollow]
+    filled = series.style.marker.removesuffix(OPEN)
+    symbols = [f"{filled}{OPEN}" if hollow else series.style.marker for hollow in series.hollow]
     return {
         "type": "scatter",
         "name": html.escape(series.label),
@@ -103,7 +104,7 @@ def _trace(series: Series, dark: bool) -> dict[str, Any]:
         "opacity": 0.4 if front else 1.0,
         "marker": {
             "color": fills, "symbol": symbols or series.style.marker, "size": 9,
-            "line": {"width": 1.5 if series.hollow else 0, "color": colour},
+            "line": {"width": 1.5 if series.hollow or series.style.marker != filled else 0, "color": fills},
         },
         "error_x": _errors(series.x_err, colour),
         "error_y": _errors(series.y_err, colour),

@@ -19,7 +19,7 @@ from backend.figures.interpolation import (
     read_curve,
     window_counts,
 )
-from backend.figures.metrics import COST
+from backend.figures.metrics import COST, SPEED
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def best_within_budget(points: pd.DataFrame, budget: float, cost: str = "mlp_den
 
 
 def lowest(feasible: Sequence[Feasible], cost: str, points: pd.DataFrame) -> Feasible:
-    """Return the one of lowest cost; of those that cost the same within the tolerance, the nearest to dense.
+    """Return the cheapest (or fastest); of those alike within the tolerance, the nearest to dense.
 
     Args:
         feasible: At least one, each with a measured point.
@@ -117,8 +117,8 @@ def lowest(feasible: Sequence[Feasible], cost: str, points: pd.DataFrame) -> Fea
         points: Rows of the evaluation.
     """
     reach = TOLERANCE * float(COST[cost].values(points).max())
-    cheapest = min(found.x or 0.0 for found in feasible)
-    near = [found for found in feasible if (found.x or 0.0) <= cheapest + reach]
+    best = (min if COST[cost].better == "lower" else max)(found.x or 0.0 for found in feasible)
+    near = [found for found in feasible if abs((found.x or 0.0) - best) <= reach]
     return min(near, key=lambda found: found.delta_nll.value if found.delta_nll else math.inf)
 
 
@@ -171,11 +171,11 @@ def _paired(reading: Reading, base: Reading | None, counts: list[int]) -> Estima
 
 
 def _feasible(curve: Curve, limit: float, cost: str, dense: pd.Series) -> Feasible:
-    between = crossing(curve, limit, cost, dense)
+    between = None if cost == SPEED else crossing(curve, limit, cost, dense)
     within = curve.points[curve.points["perplexity"] <= limit]
     if within.empty:
         return Feasible(curve, crossing=between)
-    row = within.sort_values(cost, kind="stable").iloc[0]
+    row = within.loc[COST[cost].spent(within).sort_values(kind="stable").index[0]]
     stderr = float(row["delta_nll_stderr"])
     delta = Estimate(
         float(row["delta_nll"]), None if math.isnan(stderr) else stderr, int(row["scored_tokens"])

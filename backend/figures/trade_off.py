@@ -10,9 +10,10 @@ import pandas as pd
 from backend.figures.curves import Curve, curves, dense_point, point_label, title_of
 from backend.figures.front import pareto_front
 from backend.figures.interpolation import TOLERANCE
-from backend.figures.metrics import ALL, COST, QUALITY, Metric
+from backend.figures.metrics import ALL, COST, QUALITY, SPEED, Metric
 from backend.figures.palette import FRONT, style_of
 from backend.figures.spec import Axis, Baseline, FigureSpec, How, Provenance, Series
+from backend.figures.speed import Timed, without_speed
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def trade_off(points: pd.DataFrame, options: TradeOffOptions = TradeOffOptions()
     """
     quality, cost = QUALITY[options.quality], COST[options.cost]
     known = points[points[quality.name].notna() & points[cost.name].notna()]
-    drawn = [c for c in curves(known) if options.methods is None or c.policy in options.methods]
+    drawn = [c for c in curves(known) if options.methods is None or c.policy in (*options.methods, "dense")]
     dense = dense_point(known)
     usable = [curve for curve in drawn if curve.realisable]
     front = _front_cells(usable, dense, quality, cost)
@@ -66,6 +67,7 @@ def trade_off(points: pd.DataFrame, options: TradeOffOptions = TradeOffOptions()
     if options.front and usable:
         series.insert(0, _front_series(usable, dense, quality, cost, front))
     shown = tuple(s for s in series if s.x)
+    notes = _note(quality, shown, limit), _cost_note(_of(points, options.methods), cost, shown)
     return FigureSpec(
         title=f"{quality.label} against {cost.label}",
         x=Axis(label=cost.label, unit=cost.unit, better=cost.better, range=_cost_range(known, cost)),
@@ -78,7 +80,7 @@ def trade_off(points: pd.DataFrame, options: TradeOffOptions = TradeOffOptions()
         ),
         series=shown,
         baselines=_baselines(dense, quality),
-        note=_note(quality, shown, limit),
+        note=" ".join(filter(None, notes)),
         provenance=provenance(known, drawn),
     )
 
@@ -90,7 +92,8 @@ def provenance(points: pd.DataFrame, drawn: list[Curve]) -> Provenance:
     first = points.iloc[0] if len(points) else None
     names = ("model", "model_sha256", "text", "text_sha256", "tokens", "window", "stride", "dtype")
     filters = {} if first is None else {name: str(first[name]) for name in names}
-    return Provenance(runs=tuple(sorted(set(rows["run_id"]))), filters=filters, how=tuple(how))
+    timed = list(rows["latency_run"].dropna()) if "latency_run" in rows else []
+    return Provenance(runs=tuple(sorted({*rows["run_id"], *timed})), filters=filters, how=tuple(how))
 
 
 def _front_cells(usable: list[Curve], dense: pd.Series | None, quality: Metric, cost: Metric) -> set[str]:
@@ -100,9 +103,9 @@ def _front_cells(usable: list[Curve], dense: pd.Series | None, quality: Metric, 
     if not rows:
         return set()
     table = pd.concat(rows)
-    spent = cost.values(table)
+    spent = cost.spent(table)
     flags = pareto_front(
-        spent.tolist(), quality.values(table).tolist(), quality.better, TOLERANCE * float(spent.max())
+        spent.tolist(), quality.values(table).tolist(), quality.better, TOLERANCE * float(spent.abs().max())
     )
     return set(table["cell_id"][flags])
 
@@ -113,7 +116,11 @@ def _front_series(
     rows = [curve.points for curve in usable] + ([] if dense is None else [dense.to_frame().T])
     table = pd.concat(rows)
     table = table[table["cell_id"].isin(front)]
-    pairs = sorted(zip(cost.values(table).tolist(), quality.values(table).tolist(), strict=True))
+    # From the cheapest point on: each step holds until the next point is reached.
+    pairs = sorted(
+        zip(cost.values(table).tolist(), quality.values(table).tolist(), strict=True),
+        reverse=cost.better == "higher",
+    )
     return Series(
         name="front",
         label="Pareto front",
@@ -126,15 +133,16 @@ def _front_series(
 
 def _series(curve: Curve, quality: Metric, cost: Metric, front: set[str], dominated: bool) -> Series:
     keep = curve.points["cell_id"].isin(front) | dominated
-    points = curve.points[keep].sort_values(cost.name, kind="stable")
+    points = curve.points[keep]
     faded = tuple(curve.realisable and cell not in front for cell in points["cell_id"])
     return Series(
         name=curve.key,
         label=curve.label,
-        style=style_of(curve.policy),
+        style=curve.style,
         kind="line" if curve.swept else "markers",
         x=tuple(cost.values(points).tolist()),
         y=tuple(quality.values(points).tolist()),
+        x_err=_errors(cost, points),
         y_err=_errors(quality, points),
         ids=tuple(points["cell_id"]),
         details=_details(points),
@@ -151,6 +159,7 @@ def _dense_series(dense: pd.Series, quality: Metric, cost: Metric) -> Series:
         kind="markers",
         x=tuple(cost.values(points).tolist()),
         y=tuple(quality.values(points).tolist()),
+        x_err=_errors(cost, points),
         ids=(str(dense["cell_id"]),),
         details=_details(points),
     )
@@ -166,10 +175,23 @@ def _details(points: pd.DataFrame) -> tuple[str, ...]:
     for metric in (*QUALITY.values(), *COST.values()):
         found = zip(metric.values(points).tolist(), metric.errors(points).tolist(), strict=True)
         said = (
-            f"{metric.label}: {metric.show(value, error)} {metric.unit}".rstrip() for value, error in found
-        )
+            "" if math.isnan(value)
+            else f"{metric.label}: {metric.show(value, error)} {metric.unit}".rstrip()
+            for value, error in found
+        )  # fmt: skip
         columns.append(list(said))
-    return tuple("\n".join(lines) for lines in zip(*columns, strict=True))
+    if "machine" in points:
+        said_of = {row["cell_id"]: _timed(row) for _, row in points[points[SPEED].notna()].iterrows()}
+        columns.append([said_of.get(cell, "") for cell in points["cell_id"]])
+    return tuple("\n".join(filter(None, lines)) for lines in zip(*columns, strict=True))
+
+
+def _timed(row: pd.Series) -> str:
+    """Return what hovering says of a point's latency, "" if it has none."""
+    said = Timed.of(row)
+    if said is None:
+        return ""
+    return f"p10–p90: {said.range} tokens/s\nOver dense: {said.speedup}\n{said.machine}"
 
 
 def _limit(quality: Metric, view: str, dense: pd.Series | None) -> float | None:
@@ -206,6 +228,11 @@ def _cost_range(points: pd.DataFrame, cost: Metric) -> tuple[float, float] | Non
     if values.empty:
         return None
     whole = float(values.max())
+    if cost.name == SPEED:  # from the slowest to the fastest, with their bars
+        spread = cost.errors(points).fillna(0.0)
+        low, high = float((values - spread).min()), float((values + spread).max())
+        margin = 0.06 * (high - low) or 0.1 * high
+        return low - margin, high + margin
     return min(float(values.min()), 0.1 * whole) - 0.03 * whole, 1.03 * whole
 
 
@@ -227,6 +254,19 @@ def _note(quality: Metric, series: tuple[Series, ...], limit: float | None) -> s
     if outside:
         said.append(f"{outside} point{'s lie' if outside > 1 else ' lies'} outside the range shown.")
     return " ".join(said)
+
+
+def _of(points: pd.DataFrame, methods: tuple[str, ...] | None) -> pd.DataFrame:
+    return points if methods is None else points[points["policy"].isin([*methods, "dense"])]
+
+
+def _cost_note(points: pd.DataFrame, cost: Metric, series: tuple[Series, ...]) -> str:
+    """Say what the error bars of a measured speed are, and which points have none."""
+    if cost.name != SPEED:
+        return ""
+    bars = any(error for s in series for error in s.x_err)
+    spread = "Horizontal bars: ± one standard error over rounds." if bars else ""
+    return f"{spread} {without_speed(points)}".strip()
 
 
 def _beyond(value: float, limit: float | None, quality: Metric) -> bool:

@@ -10,18 +10,21 @@ import yaml
 from backend.errors import UserError
 from backend.evaluation.texts import TEXTS
 from backend.experiments import client
-from backend.experiments.evaluations import FidelityEvaluation
+from backend.experiments.evaluations import EVALUATIONS, FidelityEvaluation, LatencyEvaluation
 from backend.experiments.evaluations.kinds import Dtype
 from backend.experiments.sweep import Sweep
 from backend.models import CATALOG, DEFAULT_MODEL, OTHER_SOURCES
 from backend.results import queries
 from backend.sparsity import METHODS
 from pages._shared.address import Address
-from pages._shared.forms import values_of
-from pages._shared.store import OpenStore
+from pages._shared.forms import field_controls, values_of
+from pages._shared.store import OpenStore, latencies
 from pages._shared.text import duration
 
 RUN_KEY = "run"
+KINDS = {"Quality on a text": FidelityEvaluation.kind, "Latency on this machine": LatencyEvaluation.kind}
+"""What can be measured, by its name on the page."""
+_PREFILLING = ("name", "model", "text", "tokens", "window", "methods", "kind")
 _DEFAULT_VALUES = "0.3, 0.5, 0.7, 0.9"
 
 
@@ -38,7 +41,7 @@ def compose(opened: OpenStore, address: Address) -> None:
 
 def prefilled() -> bool:
     """Tell whether the address says something about the sweep to compose."""
-    return any(key in st.query_params for key in ("name", "model", "text", "tokens", "window", "methods"))
+    return any(key in st.query_params for key in _PREFILLING)
 
 
 def to_yaml(sweep: Sweep) -> str:
@@ -59,9 +62,7 @@ def _offer(opened: OpenStore, make: Any, key: str) -> None:
     except UserError as error:
         st.error(str(error), icon=":material/error:")
         return
-    pace = queries.seconds_per_token(opened.store)
-    asked = sweep.evaluation
-    seconds = pace * asked.tokens * cells if pace and isinstance(asked, FidelityEvaluation) else None
+    seconds = _expected_seconds(opened, sweep, cells)
     time = (
         "no results yet to estimate the time by"
         if seconds is None
@@ -84,7 +85,21 @@ def _offer(opened: OpenStore, make: Any, key: str) -> None:
         st.rerun()
 
 
+def _expected_seconds(opened: OpenStore, sweep: Sweep, cells: int) -> float | None:
+    """Return how long the cells may take by what stored ones took, None if nothing like them is stored."""
+    asked = sweep.evaluation
+    if isinstance(asked, FidelityEvaluation):
+        pace = queries.seconds_per_token(opened.store)
+        return None if pace is None else pace * asked.tokens * cells
+    table = latencies(opened)
+    if table.empty or not isinstance(asked, LatencyEvaluation):
+        return None
+    per_token = table["seconds"] / (table["rounds"] * table["tokens"])
+    return float(per_token.median()) * asked.rounds * asked.tokens * cells
+
+
 def _from_form(address: Address) -> Sweep | None:
+    kind = KINDS[address.segments("What to measure", list(KINDS), "kind", default=next(iter(KINDS)))]
     first, second, third = st.columns(3)
     with first:
         name = st.text_input("Name", "sweep", key="name", bind="query-params", help="Letters, digits, dashes")
@@ -97,23 +112,53 @@ def _from_form(address: Address) -> Sweep | None:
             "Text", list(TEXTS), key="text", bind="query-params", accept_new_options=True,
             help="A named text or the path of a text file on this machine",
         )  # fmt: skip
+    with third if kind == LatencyEvaluation.kind else second:
         dtype = address.choice("Precision", get_args(Dtype), "dtype")
-    with third:
-        address.check_number("tokens", "tokens", 2, 10_000_000)
-        tokens = st.number_input("Tokens", 2, 10_000_000, 4_096, 512, key="tokens", bind="query-params")
-        address.check_number("window", "window", 2, 1_000_000)
-        window = st.number_input("Window", 2, 1_000_000, 1_024, 128, key="window", bind="query-params")
+    asked: dict[str, Any] = {"text": text, "dtype": dtype}
+    if kind == LatencyEvaluation.kind:
+        asked |= {"kind": kind, **_timing(address)}
+    else:
+        with third:
+            asked |= _windows(address)
     titles = {method.title: name for name, method in METHODS.items() if method.sweep_setting}
     chosen = address.several("Methods", list(titles), "methods", default=[METHODS["dip"].title])
+    if kind == LatencyEvaluation.kind:
+        _say_who_is_refused(titles)
     policies: list[dict[str, Any]] = [{"method": "dense"}]
     for title, column in zip(chosen, st.columns(3) * len(titles), strict=False):
         with column:
             policies.append(_values(titles[title]))
-    evaluation = {"text": text, "tokens": int(tokens), "window": int(window), "dtype": dtype}
     return Sweep.parse(
-        {"name": name, "model": model or DEFAULT_MODEL, "evaluation": evaluation, "policies": policies},
+        {"name": name, "model": model or DEFAULT_MODEL, "evaluation": asked, "policies": policies},
         "sweep",
     )
+
+
+def _windows(address: Address) -> dict[str, int]:
+    address.check_number("tokens", "tokens", 2, 10_000_000)
+    tokens = st.number_input("Tokens", 2, 10_000_000, 4_096, 512, key="tokens", bind="query-params")
+    address.check_number("window", "window", 2, 1_000_000)
+    window = st.number_input("Window", 2, 1_000_000, 1_024, 128, key="window", bind="query-params")
+    return {"tokens": int(tokens), "window": int(window)}
+
+
+def _timing(address: Address) -> dict[str, Any]:
+    """Show the settings of a latency, from the registry of evaluations."""
+    evaluation = EVALUATIONS[LatencyEvaluation.kind]
+    values = field_controls(evaluation, address, evaluation.kind, ("text", "dtype"))
+    st.caption(
+        "Decoding at batch one, in turns with the dense model. Timing wants the machine to itself: rounds "
+        "that other programs disturb are repeated and, if that does not help, marked."
+    )
+    return values
+
+
+def _say_who_is_refused(titles: dict[str, str]) -> None:
+    oracles = [
+        title for title, name in titles.items() if not (METHODS[name].realisable and METHODS[name].label_free)
+    ]
+    if oracles:
+        st.caption(f"Without a latency, since they need what they count as skipped: {', '.join(oracles)}.")
 
 
 def _values(name: str) -> dict[str, Any]:

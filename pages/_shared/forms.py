@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from collections.abc import Collection
+from typing import Any, Literal, get_args, get_origin
 
 import streamlit as st
 
 from backend.errors import UserError
-from backend.settings import SettingField
+from backend.settings import SettingField, Settings
 from backend.sparsity import METHODS, Policy, make_policy
+from pages._shared.address import Address
 
 
 def settings_form(method: str, key: str) -> Policy:
@@ -23,6 +25,28 @@ def settings_form(method: str, key: str) -> Policy:
         if value is not None:
             values[field.name] = value
     return make_policy(method, values)
+
+
+def field_controls(
+    settings: type[Settings], address: Address, key: str, leave_out: Collection[str]
+) -> dict[str, Any]:
+    """Show a control for each field of some settings, its value in the page's address; return the values.
+
+    Args:
+        settings: Whose fields.
+        address: The page's address.
+        key: Begins the controls' keys.
+        leave_out: Fields that have a control elsewhere.
+    """
+    values: dict[str, Any] = {}
+    fields = [field for field in settings.describe() if field.name not in leave_out]
+    for field, column in zip(fields, st.columns(4) * len(fields), strict=False):
+        name = f"{key}_{field.name}"
+        if field.annotation is int:
+            address.check_number(name, field.name, field.minimum or 0, 1_000_000)
+        with column:
+            values[field.name] = _control(field, name, bind="query-params")
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def range_text(field: SettingField) -> str:
@@ -59,17 +83,19 @@ def values_of(text: str, what: str) -> list[float]:
         ) from None
 
 
-def _control(field: SettingField, key: str) -> Any:
+def _control(field: SettingField, key: str, **more: Any) -> Any:
     label = f"{field.name} ({field.unit})" if field.unit else field.name
     kinds = get_args(field.annotation) or (field.annotation,)
     if type(None) in kinds:
         return _optional(field, label, key)
+    if get_origin(field.annotation) is Literal:
+        return st.selectbox(label, kinds, index=kinds.index(field.default), help=field.help, key=key, **more)
     if field.annotation is bool:
-        return st.toggle(label, value=field.default, help=field.help, key=key)
+        return st.toggle(label, value=field.default, help=field.help, key=key, **more)
     if field.annotation is int:
         low = None if field.minimum is None else int(field.minimum)
         return st.number_input(
-            label, value=int(field.default), min_value=low, step=1, help=field.help, key=key
+            label, value=int(field.default), min_value=low, step=1, help=field.help, key=key, **more
         )
     if field.annotation is float:
         step = 0.05
@@ -82,8 +108,9 @@ def _control(field: SettingField, key: str) -> Any:
             step=step,
             help=field.help,
             key=key,
+            **more,
         )
-    return st.text_input(label, value=str(field.default), help=field.help, key=key) or None
+    return st.text_input(label, value=str(field.default), help=field.help, key=key, **more) or None
 
 
 def _optional(field: SettingField, label: str, key: str) -> float | list[float] | None:

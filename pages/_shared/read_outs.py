@@ -22,50 +22,73 @@ from backend.figures import (
     point_label,
     read_out,
 )
+from backend.figures.metrics import SPEED
+from backend.figures.speed import Timed, machines
 from pages._shared.address import Address
 from pages._shared.evaluation import Chosen
 from pages._shared.figures import show_figure
-from pages._shared.store import OpenStore, windows
+from pages._shared.measure_latency import latency_button
+from pages._shared.speed import Joined, Timing, timed_only
+from pages._shared.store import OpenStore
 from pages._shared.text import as_rise, shown, with_error
 
-SLIDER_KEYS = {"mlp_density": "density", "model_density": "model_density", "bytes_per_token": "megabytes"}
+SLIDER_KEYS = {
+    "mlp_density": "density", "model_density": "model_density", "bytes_per_token": "megabytes",
+    SPEED: "speed",
+}  # fmt: skip
+_MEASURED_ONLY = (
+    "Each method's best stored point that is at least as fast; nothing is interpolated between timings. "
+    "± one standard error, of differences over windows, of times over rounds."
+)
+_INTERPOLATED = (
+    "± one standard error over windows; perplexity's is that of the paired difference to dense. "
+    "Interpolated values lie between two measured points (monotone, window by window); the error of the "
+    "interpolation itself is not in the ±."
+)
+
+
+_NO_SPEED = (
+    "No point shown has a measured latency. `python -m backend latency --policy dip --set density=0.5` times "
+    "one; so does the button here, through the worker."
+)
 
 
 def read_out_section(
-    opened: OpenStore, chosen: Chosen, methods: tuple[str, ...], quality: str, cost: str
+    opened: OpenStore, found: Joined, timing: Timing, methods: tuple[str, ...], quality: str, cost: str
 ) -> None:
     """Show a slider over the cost, and every method's values there."""
-    address, metric = Address(), COST[cost]
-    points = _of_methods(chosen.points, methods)
+    address, metric, chosen = Address(), COST[cost], found.chosen
+    points = timed_only(_of_methods(chosen.points, methods), cost)
     labels = {curve.label: curve.key for curve in curves(points)}
     if not labels:
-        st.info("Choose a method to read out.")
+        st.info("Choose a method to read out." if cost != SPEED or not methods else _NO_SPEED)
+        if cost == SPEED:
+            latency_button(opened, chosen, timing, [], "", 0.0, cost)
         return
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
-        at = _slider(address, chosen.points, metric)
+        at = _slider(address, timed_only(chosen.points, cost), metric)
     with right:
         reference = address.choice(
             "Compare with", list(labels), "reference", help="Differences are paired by window."
         )
-    readings = read_out(points, windows(opened, tuple(points["cell_id"])), at, cost, labels[reference])
+    readings = read_out(points, found.windows, at, cost, labels[reference])
     dense = dense_point(points)
     st.dataframe(
-        _read_out_table(readings, reference, metric),
+        _read_out_table(readings, reference, metric, points),
         hide_index=True,
         key="read_out_table",
         alt=f"Every method at {metric.label} {metric.format.format(at)}",
         column_config={"Method": st.column_config.Column(pinned=True)},
     )
-    st.caption(
-        "± one standard error over windows; perplexity's is that of the paired difference to dense. "
-        "Interpolated values lie between two measured points (monotone, window by window); the error of the "
-        "interpolation itself is not in the ±."
-    )
+    st.caption(f"{_MEASURED_ONLY if cost == SPEED else _INTERPOLATED} {_where_timed(points)}".strip())
     baseline = None if dense is None else float(dense[quality]) * QUALITY[quality].scale
     spec = at_cost(readings, at, quality, cost, baseline)
     if spec.series:
-        show_figure(spec, "at_cost", height=90 + 38 * len(spec.series), legend=False, paper=(5.5, 2.2))
+        show_figure(
+            spec, "at_cost", height=max(160, 90 + 38 * len(spec.series)), legend=False, paper=(5.5, 2.2)
+        )
+    latency_button(opened, chosen, timing, readings, reference, at, cost)
 
 
 def budget_section(chosen: Chosen, methods: tuple[str, ...], cost: str) -> None:
@@ -74,15 +97,20 @@ def budget_section(chosen: Chosen, methods: tuple[str, ...], cost: str) -> None:
     budget = address.number(
         "Perplexity at most … % above dense", 0.25, 20.0, "budget", default=1.0, step=0.25
     )
-    found = best_within_budget(_of_methods(chosen.points, methods), budget / 100, cost)
+    found = best_within_budget(timed_only(_of_methods(chosen.points, methods), cost), budget / 100, cost)
     if not found:
         st.info("The dense model was not measured here, so there is nothing to compare with.")
         return
-    usable = [feasible for feasible in found if feasible.cell and feasible.curve.realisable]
+    usable = [
+        feasible
+        for feasible in found
+        if feasible.cell and feasible.curve.realisable and feasible.curve.policy != "dense"
+    ]
     if usable:
         best = lowest(usable, cost, chosen.points)
+        goes = "fastest" if cost == SPEED else "lowest"
         st.markdown(
-            f"**{best.curve.label}** goes lowest: {metric.label} **{metric.show(best.x)}** at "
+            f"**{best.curve.label}** goes {goes}: {metric.label} **{metric.show(best.x)}** at "
             f"{as_rise(best.delta_nll)} perplexity."
         )
     else:
@@ -99,17 +127,18 @@ def budget_section(chosen: Chosen, methods: tuple[str, ...], cost: str) -> None:
 
 def _slider(address: Address, points: pd.DataFrame, metric: Metric) -> float:
     values = metric.values(points)
-    if metric.scale == 1.0:
+    if metric.scale == 1.0 and metric.name != SPEED:
         return address.number(
             f"{metric.label} ({metric.unit})", 0.05, 1.0, SLIDER_KEYS[metric.name], default=0.7, step=0.01
         )
     low, high = float(int(values.min())), float(int(values.max()) + 1)
+    part = 4 if metric.name == SPEED else 2  # int8 is several times as fast: not the middle
     return address.number(
-        f"{metric.label} ({metric.unit})",
+        f"{metric.label} ({metric.unit}{', at least' if metric.name == SPEED else ''})",
         low,
         high,
         SLIDER_KEYS[metric.name],
-        default=(low + high) // 2,
+        default=low + (high - low) // part,
         step=1.0,
     )
 
@@ -118,18 +147,46 @@ def _of_methods(points: pd.DataFrame, methods: tuple[str, ...]) -> pd.DataFrame:
     return points[points["policy"].isin([*methods, "dense"])]
 
 
-def _read_out_table(readings: list[MethodReading], reference: str, metric: Metric) -> pd.DataFrame:
+def _where_timed(points: pd.DataFrame) -> str:
+    """Say on which machine the speeds were measured and how fast dense is there, "" if there are none."""
+    rows = points[points[SPEED].notna()].iterrows()
+    timed = [said for _, row in rows if (said := Timed.of(row)) is not None]
+    if not timed:
+        return ""
+    dense = dense_point(points)
+    beside = None if dense is None else Timed.of(dense)
+    pace = "" if beside is None else f"; dense decodes {beside.speed} tokens/s"
+    return f"Tokens/s measured at batch one on {machines(timed)}{pace}."
+
+
+def _speed_columns(reading: MethodReading, rows: dict[str, pd.Series], cost: str) -> dict[str, str]:
+    """Return what is known of a stored point's latency; all of it where speed is the axis."""
+    said = Timed.of(rows[reading.cell]) if reading.cell in rows else None
+    columns = {"Tokens/s ↑": "speed", "Over dense ↑": "speedup"}
+    if cost == SPEED:
+        columns |= {"p10–p90": "range", "Rounds": "rounds", "Loop": "loop"}
+    return {title: "–" if said is None else getattr(said, name) for title, name in columns.items()}
+
+
+def _read_out_table(
+    readings: list[MethodReading], reference: str, metric: Metric, points: pd.DataFrame
+) -> pd.DataFrame:
+    timed = points[points[SPEED].notna()]
+    rows = {str(row["cell_id"]): row for _, row in timed.iterrows()}
+    on_axis = bool(rows) and metric.name == SPEED
     return pd.DataFrame(
         [
             {
                 "Method": reading.curve.label,
                 "How": _how(reading, metric),
+                **(_speed_columns(reading, rows, metric.name) if on_axis else {}),
                 "Perplexity ↓": shown(QUALITY["perplexity"], reading.perplexity),
                 "Rise over dense ↓": as_rise(reading.delta_nll),
                 "ΔNLL to dense ↓": with_error(reading.delta_nll, sign=True),
                 f"NLL − {reference}'s ↓": with_error(reading.against, sign=True),
                 "KL ↓": shown(QUALITY["kl"], reading.kl),
                 "Agreement ↑": shown(QUALITY["agreement"], reading.agreement),
+                **(_speed_columns(reading, rows, metric.name) if rows and not on_axis else {}),
             }
             for reading in readings
         ]
@@ -138,14 +195,21 @@ def _read_out_table(readings: list[MethodReading], reference: str, metric: Metri
 
 def _how(reading: MethodReading, metric: Metric) -> str:
     """Return how a value was got; a stored point says where it is, since k is a whole number."""
+    if metric.name == SPEED and reading.state == "cannot reach":
+        return "not as fast"
     return f"measured at {metric.show(reading.x)}" if reading.state == "measured" else reading.state
 
 
 def _budget_row(feasible: Feasible, metric: Metric, names: dict[str, str]) -> dict[str, str]:
-    return {
+    arrow = "↓" if metric.better == "lower" else "↑"
+    row = {
         "Method": feasible.curve.label,
-        f"{metric.label} ↓": metric.show(feasible.x) if feasible.cell else "none measured",
+        f"{metric.label} {arrow}": metric.show(feasible.x) if feasible.cell else "none measured",
         "Rise over dense": as_rise(feasible.delta_nll),
         "Point": names.get(feasible.cell, "–"),
-        "Curve crosses at": f"{metric.show(feasible.crossing)} (interpolated)" if feasible.crossing else "–",
+    }
+    if metric.name == SPEED:  # nothing is interpolated along it
+        return row
+    return row | {
+        "Curve crosses at": f"{metric.show(feasible.crossing)} (interpolated)" if feasible.crossing else "–"
     }

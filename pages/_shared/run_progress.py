@@ -7,8 +7,10 @@ from typing import Any, Literal
 import streamlit as st
 
 from backend.experiments import client
+from backend.experiments.evaluations.kinds import DEFAULT_KIND
 from backend.home import Home
 from backend.results import queries
+from backend.results.latencies import KIND
 from backend.results.queries import StoredRun
 from pages._shared.store import OpenStore
 from pages._shared.text import duration
@@ -23,6 +25,8 @@ STATUS: dict[str, tuple[str, Colour]] = {
     "failed": (":material/error:", "red"),
     "interrupted": (":material/power_off:", "orange"),
 }
+STEPS = {DEFAULT_KIND: "windows", KIND: "rounds"}
+"""What a step of a run is, by its evaluation's kind."""
 UNFINISHED = ("queued", "running", "paused")
 WORKER = {
     "absent": "The worker is not running; it starts with the next run.",
@@ -52,7 +56,8 @@ def show_progress(opened: OpenStore, run: StoredRun) -> None:
         st.progress(0.0, text="Loading the model and the text.")
     else:
         left = "paused" if run.status == "paused" else f"about {duration(said.get('seconds_left'))} left"
-        st.progress(min(1.0, done / total), text=f"{done:,} of {total:,} windows · {left}")
+        steps = STEPS.get(str((run.spec.get("evaluation") or {}).get("kind", DEFAULT_KIND)), "steps")
+        st.progress(min(1.0, done / total), text=f"{done:,} of {total:,} {steps} · {left}")
 
 
 def worker_sentence(home: Home) -> str:

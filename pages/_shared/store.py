@@ -14,6 +14,7 @@ from backend.errors import UserError
 from backend.figures.interpolation import WINDOW_METRICS
 from backend.home import Home
 from backend.results import Store, StoreBusy, queries
+from backend.results.latencies import latencies as query_latencies
 
 REFRESH_SECONDS = 1.0
 """How long what was read of the run folders counts as fresh; pages rerun far more often."""
@@ -85,6 +86,12 @@ def windows(opened: OpenStore, cells: tuple[str, ...]) -> dict[str, pd.DataFrame
     return found
 
 
+def latencies(opened: OpenStore) -> pd.DataFrame:
+    """Return every measured latency, as :func:`backend.results.latencies.latencies` does."""
+    found: pd.DataFrame = _latencies(opened, str(opened.home.root), opened.store.version)
+    return found
+
+
 def runs(opened: OpenStore) -> pd.DataFrame:
     """Return all runs, the newest first, with ``done``: the cells they measured or found."""
     found: pd.DataFrame = _runs(opened, str(opened.home.root), opened.store.version)
@@ -107,6 +114,10 @@ def _query_windows(
     return {metric: queries.window_values(_opened.store, cells, metric) for metric in WINDOW_METRICS}
 
 
+def _query_latencies(_opened: OpenStore, root: str, version: int) -> pd.DataFrame:
+    return query_latencies(_opened.store)
+
+
 def _query_runs(_opened: OpenStore, root: str, version: int) -> pd.DataFrame:
     return queries.runs(_opened.store)
 
@@ -119,4 +130,5 @@ _opened_store = st.cache_resource(
 _evaluations = st.cache_resource(_query_evaluations, show_spinner=False, max_entries=8)
 _points = st.cache_resource(_query_points, show_spinner=False, max_entries=16)
 _windows = st.cache_resource(_query_windows, show_spinner=False, max_entries=16)
+_latencies = st.cache_resource(_query_latencies, show_spinner=False, max_entries=4)
 _runs = st.cache_resource(_query_runs, show_spinner=False, max_entries=4)

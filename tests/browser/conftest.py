@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from backend.home import Home
 from docs.screenshots import CHROMIUM, FLAGS, running_app, settle
-from tests.figures.figures_samples import MODEL, TEXT, WINDOW, WINDOWS, write_results
+from tests.figures.figures_samples import MODEL, TEXT, WINDOW, WINDOWS, write_latencies, write_results
 from tests.figures.memory_samples import write_memory
 
 EVALUATION = f"{MODEL} · {TEXT} · {WINDOWS} × {WINDOW} tokens"
@@ -43,6 +43,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if not Path(CHROMIUM).exists():
         pytest.skip(f"there is no Chromium at {CHROMIUM}; set CHROMIUM")
     home = write_memory(write_results(Home.resolve(tmp_path_factory.mktemp("browser") / "home")))
+    write_latencies(home)
     with running_app(home.root) as base:
         yield base
 

@@ -8,7 +8,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from backend.home import REPOSITORY, Home
-from tests.figures.figures_samples import write_results
+from tests.figures.figures_samples import write_latencies, write_results
 
 Open = Callable[..., AppTest]
 
@@ -17,6 +17,12 @@ Open = Callable[..., AppTest]
 def results_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     """A home with made-up results of every method, which the app opens."""
     yield from _used(write_results(Home.resolve(tmp_path / "home")), tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def latency_home(results_home: Home) -> Home:
+    """The same with int8's results and latencies of DIP and gate pruning."""
+    return write_latencies(results_home)
 
 
 @pytest.fixture

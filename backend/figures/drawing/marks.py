@@ -14,6 +14,8 @@ MARKERS = {
     "cross": "P", "star": "*",
 }  # fmt: skip
 """Matplotlib's codes."""
+OPEN = "-open"
+"""Ends the name of a marker that is drawn as an outline."""
 DASHES: dict[str, Any] = {
     "solid": "-", "dash": (0, (4, 2)), "dot": (0, (1, 1.5)), "dashdot": (0, (4, 1.5, 1, 1.5)),
     "longdash": (0, (8, 2)), "longdashdot": (0, (8, 2, 1, 2)),

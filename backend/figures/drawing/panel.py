@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from .glyphs import readable
-from .marks import BAR_WIDTH, DASHES, GREY, MARKERS
+from .marks import BAR_WIDTH, DASHES, GREY, MARKERS, OPEN
 from .text import LETTER, titled, wrapped
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def _add_front(axes: Axes, series: Series, page: Page) -> None:
 
 
 def _add_points(axes: Axes, series: Series, page: Page, zorder: float) -> None:
-    colour, marker = series.style.colour, MARKERS[series.style.marker]
+    colour, marker = series.style.colour, MARKERS[series.style.marker.removesuffix(OPEN)]
+    is_open = series.style.marker.endswith(OPEN)
     axes.errorbar(
         series.x,
         series.y,
@@ -81,6 +82,7 @@ def _add_points(axes: Axes, series: Series, page: Page, zorder: float) -> None:
         linestyle="none" if series.kind == "markers" else DASHES[series.style.dash],
         marker="none" if series.kind == "curve" else marker,
         markersize=page.marker_size,
+        markerfacecolor="white" if is_open else colour,
         linewidth=page.line_width,
         elinewidth=0.7 * page.line_width,
         capsize=page.marker_size / 2,
@@ -92,7 +94,7 @@ def _add_points(axes: Axes, series: Series, page: Page, zorder: float) -> None:
     for chosen, fill in ((series.faded, GREY), (series.hollow, "white")):
         at = [i for i, flag in enumerate(chosen) if flag]
         if at:
-            edge = GREY if fill == GREY else colour
+            edge, fill = (GREY if fill == GREY else colour), ("white" if is_open else fill)
             axes.plot(
                 [series.x[i] for i in at], [series.y[i] for i in at], linestyle="none", marker=marker,
                 markersize=page.marker_size, markerfacecolor=fill, markeredgecolor=edge, zorder=zorder + 0.2,

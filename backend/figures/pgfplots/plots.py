@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.figures.drawing.marks import BAR_WIDTH, DASHES, GREY
+from backend.figures.drawing.marks import BAR_WIDTH, DASHES, GREY, OPEN
 from backend.figures.drawing.scales import colour_at, ink_on, limits
 from backend.figures.drawing.strip import arrange, line_height
 from backend.figures.heat_map import HeatMap
@@ -158,9 +158,11 @@ def _line_look(series: Series, page: Page) -> str:
 
 def _mark_look(series: Series, page: Page, draw: str = "", fill: str = "") -> str:
     draw = draw or colour(series.style.colour)
-    turn = ", rotate=180" if series.style.marker == "triangle-down" else ""
-    options = f"solid, draw={draw}, fill={fill or draw}, line width={0.8 * page.line_width:g}pt{turn}"
-    mark = _MARKS[series.style.marker]
+    shape = series.style.marker.removesuffix(OPEN)
+    turn = ", rotate=180" if shape == "triangle-down" else ""
+    fill = "white" if shape != series.style.marker else fill or draw
+    options = f"solid, draw={draw}, fill={fill}, line width={0.8 * page.line_width:g}pt{turn}"
+    mark = _MARKS[shape]
     return f"color={draw}, mark={mark}, mark size={page.marker_size / 2:g}pt, mark options={{{options}}}"
 
 
