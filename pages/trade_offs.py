@@ -37,12 +37,13 @@ _HOW = r"""
   is an upper bound, and is never on the front.
 - Between two measured points a value is **interpolated** (monotone cubic, PCHIP, for each window, then
   averaged). Every curve ends in the dense model, which each method equals at density 1.
-- **Measured speed** is 1 over the median time of a token at batch one, with kernels that read only the
-  chosen weights, timed in turns with the dense model in the same run; ± is one standard error over rounds.
+- **Measured speed** is of decoding at batch one, with kernels that read only the chosen weights, timed in
+  turns with the dense model in the same run: the speed-up over dense there, times dense's speed (the median
+  over all runs), since absolute times drift between runs; ± is one standard error over rounds.
   A latency belongs to a point if weights, method, version, settings and precision are the same, and to a
   machine. Oracles have none. **With int8** adds the same windows with linear weights in 8 bits; their ΔNLL
   is then to the float32 dense model, and KL and agreement, which are stored against int8's own dense model,
-  are left out. The speed-up over dense is the safer figure: absolute times drift between runs.
+  are left out, and int8's speeds were taken in runs of their own.
 """
 
 

@@ -5,7 +5,7 @@ Speed belongs to a machine and to a way of timing (:class:`Setup`); only latenci
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,8 +76,10 @@ def of_setup(latencies: pd.DataFrame, setup: Setup) -> pd.DataFrame:
 def with_speed(points: pd.DataFrame, latencies: pd.DataFrame, setup: Setup | None) -> pd.DataFrame:
     """Return points with their measured speed (``LATENCY_COLUMNS``), NaN where none was measured.
 
-    Joined are latencies of the same weights, policy, version, settings and precision. A dense model that was
-    not timed by itself has the speed that it had beside the others (the median over their runs).
+    Joined are latencies of the same weights, policy, version, settings and precision. Absolute times drift
+    with what else a machine does, from one cell to the next; a speed-up over dense, taken in turns in the
+    same run, does not. So a point's speed is its speed-up times dense's speed, the median over all runs of
+    that precision; its percentiles are scaled alike.
 
     Args:
         points: Rows of one evaluation, or of several, as :func:`backend.results.queries.points` returns them.
@@ -88,16 +90,26 @@ def with_speed(points: pd.DataFrame, latencies: pd.DataFrame, setup: Setup | Non
     if setup is None or latencies.empty:
         return bare.reindex(columns=[*bare.columns, *LATENCY_COLUMNS])
     timed = of_setup(latencies, setup).rename(columns={"run_id": "latency_run"})
-    timed[f"{SPEED}_stderr"] = (
-        timed[SPEED] * timed["ms_per_token_median_stderr"] / timed["ms_per_token_median"]
-    )
     versions = bare.loc[bare["policy"] == "dense", "policy_version"]
-    rows = timed.to_dict("records")
+    rows: list[dict[Hashable, Any]] = []
     for _, group in timed.groupby(["model_sha256", "dtype"]):
+        rows += _at_one_dense_speed(group).to_dict("records")
         if len(versions) and not (group["policy"] == "dense").any():
             rows.append(dense_beside(group) | {"policy_version": versions.iloc[-1]})
     every = pd.DataFrame(rows, columns=[*_SAME, *LATENCY_COLUMNS])
     return bare.merge(every, on=_SAME, how="left")
+
+
+def _at_one_dense_speed(timed: pd.DataFrame) -> pd.DataFrame:
+    """Return latencies of one model and precision as if dense had had its median time in each run."""
+    median = timed["dense_ms_per_token_median"].median()
+    scale = median / timed["dense_ms_per_token_median"]
+    at_one = timed.copy()
+    for name in ("ms_per_token_median", "ms_per_token_p10", "ms_per_token_p90", "dense_ms_per_token_median"):
+        at_one[name] = timed[name] * scale
+    at_one[SPEED] = 1e3 / median * timed["speedup"]
+    at_one[f"{SPEED}_stderr"] = 1e3 / median * timed["speedup_stderr"]
+    return at_one
 
 
 def without_speed(points: pd.DataFrame) -> str:

@@ -156,7 +156,10 @@ def _where_timed(points: pd.DataFrame) -> str:
     dense = dense_point(points)
     beside = None if dense is None else Timed.of(dense)
     pace = "" if beside is None else f"; dense decodes {beside.speed} tokens/s"
-    return f"Tokens/s measured at batch one on {machines(timed)}{pace}."
+    return (
+        f"Measured at batch one on {machines(timed)}{pace}, the median of all runs; tokens/s are that "
+        "times the speed-up over dense in the same run."
+    )
 
 
 def _speed_columns(reading: MethodReading, rows: dict[str, pd.Series], cost: str) -> dict[str, str]:

@@ -88,13 +88,24 @@ def test_points_are_joined_by_weights_policy_settings_and_precision(timings: Tim
             & (timings.latencies["execution"] == "gathered")
         ]
         if len(same):
-            assert row[SPEED] == same[SPEED].iloc[0]
-            spread = (
-                row[SPEED] * same["ms_per_token_median_stderr"].iloc[0] / same["ms_per_token_median"].iloc[0]
-            )
+            # Dense took the same time beside every made-up point, so nothing is scaled.
+            assert row[SPEED] == pytest.approx(same[SPEED].iloc[0])
+            spread = row[SPEED] * same["speedup_stderr"].iloc[0] / same["speedup"].iloc[0]
             assert row[f"{SPEED}_stderr"] == pytest.approx(spread)
         elif row["policy"] != "dense":
             assert math.isnan(row[SPEED])
+
+
+def test_a_machine_that_drifts_between_cells_changes_no_comparison(timings: Timings) -> None:
+    """One cell ran, with dense beside it, while the whole machine was 30 % faster."""
+    drifted = timings.latencies.copy()
+    lucky = drifted.index[drifted["policy"] == "gate_pruning"][0]
+    for name in ("ms_per_token_median", "ms_per_token_p10", "ms_per_token_p90", "dense_ms_per_token_median"):
+        drifted.loc[lucky, name] *= 0.7
+    drifted.loc[lucky, SPEED] /= 0.7
+    same = with_speed(timings.points, drifted, setups(drifted)[0])
+    pd.testing.assert_series_equal(same[SPEED], timings.joined[SPEED])
+    pd.testing.assert_series_equal(same["ms_per_token_p90"], timings.joined["ms_per_token_p90"])
 
 
 def test_dense_has_the_speed_it_had_beside_the_others(timings: Timings) -> None:

@@ -23,7 +23,7 @@ def test_the_axis_of_speed_reads_latencies_out(latency_home: Home, open_page: Op
     page = open_page("trade_offs", cost=SPEED, speed="80")
     found = read_out(page)
     assert list(found.index) == ["DIP", "Gate pruning"]
-    assert found.loc["DIP", "Tokens/s ↑"] == "89.3 ± 1.8"
+    assert found.loc["DIP", "Tokens/s ↑"] == "89.3 ± 1.2"
     assert found.loc["DIP", "p10–p90"] == "74.4–94.0"
     assert found.loc["DIP", "Over dense ↑"] == "1.43 ± 0.02 ×"
     assert found.loc["DIP", "Rounds"] == "undisturbed"
@@ -62,7 +62,7 @@ def test_int8_can_stand_beside(latency_home: Home, open_page: Open) -> None:
 def test_on_other_axes_a_point_says_its_speed_too(latency_home: Home, open_page: Open) -> None:
     page = open_page("trade_offs", density="0.5")
     found = read_out(page)
-    assert found.loc["DIP", "Tokens/s ↑"] == "89.3 ± 1.8"
+    assert found.loc["DIP", "Tokens/s ↑"] == "89.3 ± 1.2"
     assert found.loc["Up pruning", "Tokens/s ↑"] == "–"
 
 
