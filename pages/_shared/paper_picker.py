@@ -1,0 +1,80 @@
+"""Picking a figure for Paper: the saved ones, one from a file, and deleting the open one."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from backend.errors import UserError
+from backend.figures.paper import PaperFigure
+from backend.figures.paper.saved import SavedFigure, saved
+from backend.home import Home
+from pages._shared.paper_open import close, open_figure, show
+
+_PICK = "paper_pick"
+_IMPORTED = "paper_imported"
+"""Key of the uploaded file that was imported last: it stays in its control."""
+
+
+def saved_figures(home: Home) -> list[SavedFigure]:
+    """Return the saved figures, the newest first; read again when their folder changed."""
+    changed = home.figures.stat().st_mtime_ns if home.figures.is_dir() else 0
+    found: list[SavedFigure] = _saved(str(home.root), changed)
+    return found
+
+
+def picker(home: Home, figure: PaperFigure | None) -> None:
+    """Show the saved figures, the import of a file, and a button that deletes the open figure.
+
+    Args:
+        home: Where figures are saved.
+        figure: The one that is shown, which may not be saved yet; None for none.
+    """
+    titles = {each.id: _label(each) for each in saved_figures(home)}
+    with st.container(horizontal=True, vertical_alignment="bottom", key="paper_picker"):
+        if titles:
+            st.session_state[_PICK] = figure.id if figure is not None and figure.id in titles else None
+            st.selectbox(
+                "Saved figure", list(titles), index=None, format_func=titles.__getitem__, key=_PICK,
+                on_change=_pick, placeholder=f"Choose one of {len(titles)}", width=430,
+            )  # fmt: skip
+        with st.popover("Import", icon=":material/upload_file:", key="paper_import_popover"):
+            _import(home)
+        is_saved = figure is not None and figure.id in titles
+        if figure is not None and is_saved and st.button(
+            "Delete", icon=":material/delete:", type="tertiary", key="paper_delete",
+            help="Delete this figure from the saved ones.",
+        ):  # fmt: skip
+            close(home, figure.id)
+            st.rerun()
+
+
+def _pick() -> None:
+    chosen = st.session_state.get(_PICK)
+    if chosen:
+        show(chosen)
+
+
+def _import(home: Home) -> None:
+    uploaded = st.file_uploader("The figure.json of a bundle or of a figure", ["json"], key="paper_import")
+    if uploaded is None or uploaded.file_id == st.session_state.get(_IMPORTED):
+        return
+    try:
+        id = open_figure(home, PaperFigure.from_json(uploaded.getvalue()))
+    except UserError as error:
+        st.error(str(error), icon=":material/error:")
+        return
+    st.session_state[_IMPORTED] = uploaded.file_id
+    show(id)
+    st.rerun()
+
+
+def _label(each: SavedFigure) -> str:
+    panels = "" if each.panels == 1 else f" · {each.panels} panels"
+    return f"{each.title}{panels} · {each.saved_at:%d %b, %H:%M:%S} UTC"
+
+
+def _read(root: str, changed: int) -> list[SavedFigure]:
+    return saved(Home.resolve(root))
+
+
+_saved = st.cache_data(_read, show_spinner=False, max_entries=4)
