@@ -25,7 +25,7 @@ from pages._shared.paper_open import (
     show,
     with_spec,
 )
-from pages._shared.paper_panels import panels_section
+from pages._shared.paper_panels import panels_section, title_field
 from pages._shared.paper_picker import picker, saved_figures
 from pages._shared.paper_preview import preview
 from pages._shared.store import OpenStore, evaluations, open_store
@@ -72,24 +72,25 @@ _first = st.cache_resource(_draw_first, show_spinner=False, max_entries=4)
 def _edit(opened: OpenStore, figure: PaperFigure) -> None:
     """Show a figure with its controls; a change saves the figure that they say and draws the page again."""
     seed(figure)
-    said = first_controls(figure)
+    settings = first_controls(figure)
     left, right = st.columns([3, 1], gap="small")
     with right:
-        settings = said["settings"] | more_controls(figure)
+        settings |= more_controls(figure)
     with left:
         drawable = preview(figure)
         if figure.notes:
             st.caption(figure.notes)
     if drawable:
         downloads(figure)
-    st.header("Panels")
+    st.header("Title and panels")
+    title = title_field(figure)
     panels = panels_section(figure)
     try:
-        changed = _changed(figure, said["title"], settings, panels)
+        changed = _changed(figure, title, settings, panels)
         if changed.id != figure.id:
             replace(opened.home, figure, changed)
-            if [panel.spec for panel in changed.panels] == [panel.spec for panel in figure.panels]:
-                seeded(changed)
+            if [id(panel.spec) for panel in panels] == [id(panel.spec) for panel in figure.panels]:
+                seeded(changed)  # the same panels in the same places
             st.rerun()
     except UserError as error:
         left.error(str(error), icon=":material/error:")

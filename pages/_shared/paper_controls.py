@@ -24,8 +24,9 @@ _LABELS = {
     "font_size": "Font (pt)", "x_scale": "Horizontal axes", "y_scale": "Vertical axes",
     "shared_axes": "Panels share axes", "dominated": "Dominated points", "front": "Pareto front",
     "baselines": "Baselines", "claims": "Papers' claims", "directions": "Better directions",
-    "letters": "Panel letters", "titles": "Panel titles", "title": "Figure title", "dpi": "PNG (dpi)",
-    "columns": "Panels in a row", "line_width": "Lines (pt)", "marker_size": "Marker size (pt)",
+    "letters": "Panel letters", "titles": "Panel titles", "title": "Title above it",
+    "dpi": "PNG (dpi)", "columns": "Panels in a row", "line_width": "Lines (pt)",
+    "marker_size": "Marker size (pt)",
 }  # fmt: skip
 _WIDTHS = {"venue": 190, "span": 190, "width_in": 110, "height_in": 130, "font_size": 110, "palette": 140}
 _CONTROLS_OF = "paper_controls_of"
@@ -47,7 +48,6 @@ def seeded(figure: PaperFigure) -> None:
 
 def first_controls(figure: PaperFigure) -> dict[str, Any]:
     """Show venue, width, height, font and palette; return what they say."""
-    title = seeded_text("Title", "title_text", figure.title, help="What it is; the files are named after it.")
     values: dict[str, Any] = {}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         values["venue"] = _control(figure, "venue")
@@ -59,7 +59,7 @@ def first_controls(figure: PaperFigure) -> dict[str, Any]:
             values["span"] = _control(figure, "span", VENUES[values["venue"]])
         for name in ("height_in", "font_size", "palette"):
             values[name] = _control(figure, name)
-    return {"title": title or figure.title, "settings": values}
+    return values
 
 
 def more_controls(figure: PaperFigure) -> dict[str, Any]:
@@ -101,17 +101,12 @@ def _control(figure: PaperFigure, name: str, venue: Any = None) -> Any:
         more = {"step": 0.5}
     if name in _WIDTHS:
         more["width"] = _WIDTHS[name]
-    value = setting_control(_FIELDS[name], key, label=_label(_FIELDS[name]), **more)
-    return _FIELDS[name].default if value is None and _is_number(_FIELDS[name]) else value
+    return setting_control(_FIELDS[name], key, label=_label(_FIELDS[name]), **more)
 
 
 def _value(figure: PaperFigure, name: str) -> Any:
     settings = figure.settings
     return settings.width if name == "width_in" else getattr(settings, name)
-
-
-def _is_number(field: SettingField) -> bool:
-    return isinstance(field.default, int | float) and not isinstance(field.default, bool)
 
 
 def _label(field: SettingField) -> str:

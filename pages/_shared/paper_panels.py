@@ -1,4 +1,4 @@
-"""The panels of a figure: their order, their titles, and taking one away."""
+"""The figure's title and its panels: their order, their titles, and taking one away."""
 
 from __future__ import annotations
 
@@ -9,10 +9,22 @@ from backend.figures.paper import Panel, PaperFigure
 from pages._shared.paper_controls import seeded_text
 
 
+def title_field(figure: PaperFigure) -> str:
+    """Show the figure's title and return what it is to be."""
+    help = "What the figure is; its files are named after it."
+    return (
+        seeded_text("Title", "title_text", figure.title, help=help, width=420, max_chars=200) or figure.title
+    )
+
+
 def panels_section(figure: PaperFigure) -> tuple[Panel, ...]:
     """Show the panels; return them as they are to be: in another order, with other titles, without one."""
     panels = figure.panels
-    several = len(panels) > 1
+    if len(panels) == 1:
+        st.caption(
+            "One panel. **Add as panel** under any figure of the other pages adds another, as the form below."
+        )
+        return panels
     changed = []
     order = list(range(len(panels)))
     for place, panel in enumerate(panels):
@@ -20,8 +32,6 @@ def panels_section(figure: PaperFigure) -> tuple[Panel, ...]:
             label = f"Title of panel ({letter_of(place)})"
             title = seeded_text(label, f"heading_{place}", panel.title, width=420, max_chars=200)
             changed.append(panel.model_copy(update={"title": title}))
-            if not several:
-                continue
             if _act("Up", "arrow_upward", place, disabled=place == 0):
                 order[place - 1], order[place] = place, place - 1
             if _act("Down", "arrow_downward", place, disabled=place == len(panels) - 1):

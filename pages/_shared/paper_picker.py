@@ -30,21 +30,21 @@ def picker(home: Home, figure: PaperFigure | None) -> None:
         figure: The one that is shown, which may not be saved yet; None for none.
     """
     titles = {each.id: _label(each) for each in saved_figures(home)}
+    shown = figure.id if figure is not None and figure.id in titles else None
     with st.container(horizontal=True, vertical_alignment="bottom", key="paper_picker"):
         if titles:
-            st.session_state[_PICK] = figure.id if figure is not None and figure.id in titles else None
+            st.session_state[_PICK] = shown
             st.selectbox(
-                "Saved figure", list(titles), index=None, format_func=titles.__getitem__, key=_PICK,
-                on_change=_pick, placeholder=f"Choose one of {len(titles)}", width=430,
+                "Saved figure", list(titles), index=0 if shown else None, format_func=titles.__getitem__,
+                key=_PICK, on_change=_pick, placeholder=f"Choose one of {len(titles)}", width=430,
             )  # fmt: skip
         with st.popover("Import", icon=":material/upload_file:", key="paper_import_popover"):
             _import(home)
-        is_saved = figure is not None and figure.id in titles
-        if figure is not None and is_saved and st.button(
+        if shown is not None and st.button(
             "Delete", icon=":material/delete:", type="tertiary", key="paper_delete",
             help="Delete this figure from the saved ones.",
         ):  # fmt: skip
-            close(home, figure.id)
+            close(home, shown)
             st.rerun()
 
 

@@ -15,6 +15,8 @@ from backend.figures.paper.files import drawn
 CSS_PER_INCH = 96
 _DPI = 2 * CSS_PER_INCH
 """Of the preview: sharp on a screen with two dots a pixel."""
+_SHEET = "background: #ffffff; outline: 1px solid #80808060; outline-offset: -1px"
+"""White in the dark theme too, with an edge that shows where the figure ends."""
 
 
 def preview(figure: PaperFigure) -> bool:
@@ -31,10 +33,10 @@ def preview(figure: PaperFigure) -> bool:
     alt = html.escape(f"Preview. {' '.join(panel.spec.alt() for panel in figure.panels)}"[:1_000], quote=True)
     data = base64.b64encode(picture).decode()
     width, height = page.width_in * CSS_PER_INCH, page.height_in * CSS_PER_INCH
+    style = f"display: block; max-width: none; width: {width:.2f}px; height: {height:.2f}px; {_SHEET}"
     st.html(
         '<div role="region" aria-label="Preview at true size" tabindex="0" style="overflow-x: auto">'
-        f'<img alt="{alt}" src="data:image/png;base64,{data}" style="display: block; max-width: none; '
-        f'width: {width:.2f}px; height: {height:.2f}px; background: #ffffff; border-radius: 0"></div>'
+        f'<img alt="{alt}" src="data:image/png;base64,{data}" style="{style}"></div>'
     )
     st.caption(
         f"{page.width_in:g} × {page.height_in:g} inches, {page.font_size:g} pt {SERIF}: "

@@ -103,10 +103,10 @@ def _number(
     kind = int if whole else float
     low, high = (None if end is None else kind(end) for end in (_least(field), field.maximum))
     value = st.session_state[asked["key"]]
-    if value is not None:
+    if value is not None and not isinstance(value, kind):
         st.session_state[asked["key"]] = kind(value)
     chosen: int | float | None = st.number_input(
-        label, min_value=low, max_value=high, value=None, placeholder=unset,
+        label, min_value=low, max_value=high, value=None if unset else "min", placeholder=unset,
         **({"step": 1 if whole else _STEP} | asked),
     )  # fmt: skip
     return chosen
@@ -131,7 +131,8 @@ def _several(
         except ValueError:
             raise UserError(f"{label}: '{text}' is no list of numbers like 0.5, 0.7.") from None
     else:
-        st.session_state[asked["key"]] = [each for each in value or () if each in choices]
+        if value is None or any(each not in choices for each in value):
+            st.session_state[asked["key"]] = [each for each in value or () if each in choices]
         found = st.multiselect(
             label, choices, format_func=shown or str, placeholder=unset.capitalize(), **asked
         )
