@@ -80,8 +80,8 @@ def _edit(opened: OpenStore, figure: PaperFigure) -> None:
         drawable = preview(figure)
         if figure.notes:
             st.caption(figure.notes)
-    if drawable:
-        downloads(figure)
+        if drawable:
+            downloads(figure)
     st.header("Title and panels")
     title = title_field(figure)
     panels = panels_section(figure)

@@ -21,6 +21,9 @@ from pages._shared.memory_data import known_sources
 from pages._shared.setting_control import setting_control
 from pages._shared.store import OpenStore, evaluations
 
+_FIRST = "trade_off"
+_RULES = {"lru": "LRU", "lfu": "LFU", "belady": "Belady"}
+_LABELS = {"dram_gb": "DRAM (GB)", "at": "At the cost", "log": "Logarithmic", "view": "Range"}
 _STARTS = {"at": 0.5}
 """Values of settings that have no default."""
 _EVALUATION = tuple(field.name for field in EvaluationChoice.describe())
@@ -41,7 +44,8 @@ def compose_panel(opened: OpenStore, *, to_open: bool) -> tuple[FigureSpec, bool
         opened: The store.
         to_open: Whether a figure is open that can take the panel.
     """
-    kind = RECIPES[st.selectbox("Kind of panel", list(RECIPES), format_func=_title, key="paper_kind")]
+    kinds = sorted(RECIPES, key=lambda name: name != _FIRST)  # that of the first view, then the others
+    kind = RECIPES[st.selectbox("Kind of panel", kinds, format_func=_title, key="paper_kind")]
     st.caption((kind.__doc__ or "").splitlines()[0])
     try:
         values = _form(opened, kind)
@@ -74,7 +78,9 @@ def _form(opened: OpenStore, kind: type[PanelRecipe]) -> dict[str, Any]:
         if field.name in _STARTS and key not in st.session_state:
             st.session_state[key] = _STARTS[field.name]
         with columns[place % 3]:
-            value = setting_control(field, key, unset=_unset(field), **more)
+            value = setting_control(
+                field, key, label=_LABELS.get(field.name, ""), unset=_unset(field), **more
+            )
         if value is not None:
             values[field.name] = value
     return values
@@ -102,6 +108,8 @@ def _choices(opened: OpenStore, field: SettingField, values: dict[str, Any]) -> 
         return _Choices(list(METHODS), lambda name: METHODS[name].title)
     if field.name == "policy":
         return _Choices(["dip", "dip_ca"], lambda name: METHODS[name].title)
+    if field.name == "eviction":
+        return _Choices(list(_RULES), _RULES.__getitem__)
     if field.name == "device":
         return _Choices(list(DEVICES), lambda name: DEVICES[name].title)
     if field.name == "shape":

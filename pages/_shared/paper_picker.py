@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from textwrap import shorten
+
 import streamlit as st
 
 from backend.errors import UserError
@@ -29,7 +32,7 @@ def picker(home: Home, figure: PaperFigure | None) -> None:
         home: Where figures are saved.
         figure: The one that is shown, which may not be saved yet; None for none.
     """
-    titles = {each.id: _label(each) for each in saved_figures(home)}
+    titles = _labels(saved_figures(home))
     shown = figure.id if figure is not None and figure.id in titles else None
     with st.container(horizontal=True, vertical_alignment="bottom", key="paper_picker"):
         if titles:
@@ -68,9 +71,17 @@ def _import(home: Home) -> None:
     st.rerun()
 
 
+def _labels(figures: list[SavedFigure]) -> dict[str, str]:
+    """Return each figure's name by its id, each name once: the control tells its options apart by them."""
+    labels = {each.id: _label(each) for each in figures}
+    seen = Counter(labels.values())
+    return {id: label if seen[label] == 1 else f"{label} ({id[:6]})" for id, label in labels.items()}
+
+
 def _label(each: SavedFigure) -> str:
     panels = "" if each.panels == 1 else f" · {each.panels} panels"
-    return f"{each.title}{panels} · {each.saved_at:%d %b, %H:%M:%S} UTC"
+    title = shorten(each.title, 40, placeholder=" …")
+    return f"{title}{panels} · {each.saved_at:%d %b %H:%M} UTC"
 
 
 def _read(root: str, changed: int) -> list[SavedFigure]:

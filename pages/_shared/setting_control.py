@@ -61,7 +61,7 @@ def setting_control(
 
 def label_of(field: SettingField) -> str:
     """Return a setting's name for people, with its unit: "Font size (points)"."""
-    words = field.name.replace("_", " ").capitalize()
+    words = field.name.removesuffix(f"_{field.unit.lower()}").replace("_", " ").capitalize()
     return f"{words} ({field.unit})" if field.unit else words
 
 
@@ -85,16 +85,16 @@ def _choice(
     shown: Callable[[Any], str] | None,
     asked: dict[str, Any],
 ) -> Any:
-    offered = [*([None] if optional else []), *choices]
-    if st.session_state[asked["key"]] not in offered:
-        st.session_state[asked["key"]] = offered[0] if offered else None
+    if st.session_state[asked["key"]] not in choices:
+        st.session_state[asked["key"]] = None if optional or not choices else choices[0]
 
     def named(choice: Any) -> str:
-        if choice is None:
-            return unset.capitalize()
         return shown(choice) if shown else str(choice).replace("_", " ").capitalize()
 
-    return st.selectbox(label, offered, format_func=named, **asked)
+    return st.selectbox(
+        label, choices, index=None if optional else 0, format_func=named, placeholder=unset.capitalize(),
+        **asked,
+    )  # fmt: skip
 
 
 def _number(
