@@ -56,7 +56,7 @@ def downloads(figure: PaperFigure) -> None:
             "To import again, here or elsewhere",
         )
     st.markdown("Built again on the command line, for the Makefile of a paper:")
-    st.code("python -m backend figure figure.json -o out/", language="bash")
+    st.code("python -m backend figure figure.json -o out/", language=None)
 
 
 def _button(label: str, file: str, mime: str, content: Callable[[], bytes], help: str | None = None) -> None:
