@@ -31,6 +31,7 @@ PAGES = {
     "trade-offs": "trade_offs",
     "dip-memory": "dip_memory",
     "runs": "runs",
+    "paper": "paper",
     "methods": "methods",
 }
 START_SECONDS = 60

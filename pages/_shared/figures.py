@@ -8,6 +8,7 @@ from typing import Any, Literal
 import streamlit as st
 
 from backend.figures import FigureSpec, matplotlib_renderer, plotly_renderer
+from pages._shared.to_paper import to_paper
 
 WIDTHS = {
     "NeurIPS, ICLR (5.5 in)": 5.5,
@@ -58,6 +59,7 @@ def show_figure(
         ) as export:
             if export.open:
                 _exports(spec, key, paper)
+        to_paper(spec, key)
     return event
 
 

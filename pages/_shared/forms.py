@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args
 
 import streamlit as st
 
@@ -11,6 +11,7 @@ from backend.errors import UserError
 from backend.settings import SettingField, Settings
 from backend.sparsity import METHODS, Policy, make_policy
 from pages._shared.address import Address
+from pages._shared.setting_control import setting_control
 
 
 def settings_form(method: str, key: str) -> Policy:
@@ -88,29 +89,7 @@ def _control(field: SettingField, key: str, **more: Any) -> Any:
     kinds = get_args(field.annotation) or (field.annotation,)
     if type(None) in kinds:
         return _optional(field, label, key)
-    if get_origin(field.annotation) is Literal:
-        return st.selectbox(label, kinds, index=kinds.index(field.default), help=field.help, key=key, **more)
-    if field.annotation is bool:
-        return st.toggle(label, value=field.default, help=field.help, key=key, **more)
-    if field.annotation is int:
-        low = None if field.minimum is None else int(field.minimum)
-        return st.number_input(
-            label, value=int(field.default), min_value=low, step=1, help=field.help, key=key, **more
-        )
-    if field.annotation is float:
-        step = 0.05
-        least = None if field.minimum is None else field.minimum + (step if field.minimum_excluded else 0)
-        return st.number_input(
-            label,
-            value=float(field.default),
-            min_value=least,
-            max_value=field.maximum,
-            step=step,
-            help=field.help,
-            key=key,
-            **more,
-        )
-    return st.text_input(label, value=str(field.default), help=field.help, key=key, **more) or None
+    return setting_control(field, key, label=label, **more)
 
 
 def _optional(field: SettingField, label: str, key: str) -> float | list[float] | None:

@@ -18,6 +18,7 @@ PAGES = {
     "trade_offs": "Trade-offs",
     "dip_memory": "DIP and memory",
     "runs": "Runs",
+    "paper": "Paper",
     "methods": "Methods",
 }
 

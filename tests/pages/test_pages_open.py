@@ -16,6 +16,7 @@ PAGES = {
     "trade_offs": "Trade-offs",
     "dip_memory": "DIP and memory",
     "runs": "Runs",
+    "paper": "Paper",
     "methods": "Methods",
 }
 FILES = sorted(path.stem for path in (REPOSITORY / "pages").glob("*.py") if path.stem != "__init__")
@@ -42,7 +43,7 @@ def test_every_page_opens_without_results(name: str, empty_home: Home, open_page
     page = open_page(name)
     assert [title.value for title in page.title] == [PAGES[name]]
     assert not page.error
-    if name in ("home", "trade_offs"):
+    if name in ("home", "trade_offs", "paper"):
         assert "No results are stored yet" in page.info[0].value
 
 
