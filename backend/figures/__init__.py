@@ -3,6 +3,7 @@
 from backend.figures.at_cost import at_cost
 from backend.figures.curves import Curve, curves, dense_point, point_label
 from backend.figures.front import pareto_front
+from backend.figures.heat_map import ColourScale, HeatMap
 from backend.figures.metrics import COST, QUALITY, Metric
 from backend.figures.palette import STYLES, Style, style_of
 from backend.figures.read_out import Feasible, MethodReading, best_within_budget, lowest, read_out, relative
@@ -15,9 +16,11 @@ __all__ = [
     "STYLES",
     "Axis",
     "Baseline",
+    "ColourScale",
     "Curve",
     "Feasible",
     "FigureSpec",
+    "HeatMap",
     "MethodReading",
     "Metric",
     "Provenance",

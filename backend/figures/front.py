@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backend.figures.spec import Better
+from backend.figures.heat_map import Better
 
 
 def pareto_front(

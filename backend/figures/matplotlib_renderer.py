@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from backend.figures.drawing.heat import draw_heat
 from backend.figures.palette import GREY
 from backend.figures.spec import BAR_WIDTH, Axis, FigureSpec, Series
 
@@ -85,6 +86,14 @@ def _draw(spec: FigureSpec, width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    if spec.heat is not None:
+        font_size = mpl.rcParams["xtick.labelsize"]
+        mesh = draw_heat(axes, spec.heat, 0.7 * width, 0.75 * height, font_size)
+        bar = figure.colorbar(mesh, ax=axes, label=spec.heat.scale.title, fraction=0.05, pad=0.02)
+        bar.outline.set_visible(False)
+        axes.set_xlabel(spec.x.title)
+        axes.set_ylabel(spec.y.title)
+        return figure
     axes.grid(visible=True, color="#E4E2DF", linewidth=0.5)
     axes.set_axisbelow(True)
     ends: dict[float, float] = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from backend.figures.spec import Better
+from backend.figures.heat_map import Better
 from backend.registry import Registry
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from backend.figures.drawing.scales import MISSING, STOPS, limits, short
+from backend.figures.heat_map import HeatMap
 from backend.figures.palette import GREY
 from backend.figures.spec import BAR_WIDTH, Axis, Baseline, FigureSpec, Series
 
@@ -20,6 +22,8 @@ CONFIG: dict[str, Any] = {
 
 _INK = {False: "#161514", True: "#EDEBE8"}
 _GRID = {False: "#E4E2DF", True: "#3A3834"}
+_TICKS = 40
+"""At most so many rows or columns of a heat map are named."""
 _PAPER = {False: "#FFFFFF", True: "#040404"}
 
 
@@ -51,8 +55,12 @@ def to_plotly(spec: FigureSpec, *, dark: bool = False, height: int = 480, legend
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": _INK[dark]},
     }  # fmt: skip
+    if spec.heat is not None:
+        layout |= _heat_layout(spec, spec.heat, dark)
+    traces = [_trace(series, dark) for series in spec.series]
+    traces += [] if spec.heat is None else [_heat(spec.heat, dark)]
     # Made at once: Plotly checks everything anew with each update of a figure, which takes far longer.
-    return go.Figure({"data": [_trace(series, dark) for series in spec.series], "layout": layout})
+    return go.Figure({"data": traces, "layout": layout})
 
 
 def to_html(spec: FigureSpec) -> bytes:
@@ -111,6 +119,59 @@ def _bar(series: Series, dark: bool) -> dict[str, Any]:
         "textposition": "none",
         "hoverinfo": "text" if series.details else "skip",
     }
+
+
+def _heat(heat: HeatMap, dark: bool) -> dict[str, Any]:
+    low, high = limits(heat.scale, heat.values)
+    stops = STOPS[heat.scale.kind]
+    unit = f" {heat.scale.unit}" if heat.scale.unit else ""
+    hovers = [
+        [
+            html.escape(f"{row}, {column}: " + ("no value" if value is None else f"{short(value)}{unit}"))
+            for column, value in zip(heat.columns, values, strict=True)
+        ]
+        for row, values in zip(heat.rows, heat.values, strict=True)
+    ]
+    gap = 1 if len(heat.rows) * len(heat.columns) <= 600 else 0
+    return {
+        "type": "heatmap",
+        "name": html.escape(heat.scale.label),
+        # Positions, not names: two rows may be called the same.
+        "x": list(range(len(heat.columns))),
+        "y": list(range(len(heat.rows))),
+        "z": [list(row) for row in heat.values],
+        "zmin": low,
+        "zmax": high,
+        "colorscale": [[i / (len(stops) - 1), stop] for i, stop in enumerate(stops)],
+        "xgap": gap,
+        "ygap": gap,
+        "hoverinfo": "text",
+        "text": hovers,
+        "texttemplate": "%{z:.3~g}" if heat.show_values else "",
+        "colorbar": {
+            "title": {"text": html.escape(heat.scale.title), "side": "right"},
+            "outlinewidth": 0,
+            "thickness": 14,
+            "tickfont": {"color": _INK[dark]},
+        },
+    }
+
+
+def _heat_layout(spec: FigureSpec, heat: HeatMap, dark: bool) -> dict[str, Any]:
+    ends = {"xaxis": (spec.x, heat.columns), "yaxis": (spec.y, heat.rows)}
+    drawn: dict[str, Any] = {"plot_bgcolor": MISSING}
+    for key, (axis, names) in ends.items():
+        step = -(-len(names) // _TICKS)
+        last = len(names) - 0.5
+        drawn[key] = _axis(axis, dark) | {
+            "tickvals": list(range(0, len(names), step)),
+            "ticktext": [html.escape(name) for name in names[::step]],
+            "range": [-0.5, last] if key == "xaxis" else [last, -0.5],
+            "showgrid": False,
+            "showline": False,
+            "ticks": "",
+        }
+    return drawn
 
 
 def _hovers(series: Series) -> list[str] | None:

@@ -9,21 +9,18 @@ from __future__ import annotations
 from typing import Literal, Self
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import Field, model_validator
 
+from backend.figures.heat_map import Better, HeatMap, titled
 from backend.figures.palette import Style
+from backend.figures.record import Record
 
-Better = Literal["higher", "lower"]
 How = Literal["measured", "simulated", "oracle"]
 BAR_WIDTH = 0.6
 """How much of its row a bar fills."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Axis(_Frozen):
+class Axis(Record):
     """One axis.
 
     Attributes:
@@ -45,12 +42,10 @@ class Axis(_Frozen):
     @property
     def title(self) -> str:
         """The axis title, with unit and direction: "Perplexity (lower is better)"."""
-        asides = [self.unit, f"{self.better} is better" if self.better else ""]
-        inside = ", ".join(aside for aside in asides if aside)
-        return f"{self.label} ({inside})" if inside else self.label
+        return titled(self.label, self.unit, self.better)
 
 
-class Series(_Frozen):
+class Series(Record):
     """Points that share a style and a name in the legend; all tuples are as long as ``x``, or empty.
 
     Attributes:
@@ -91,7 +86,7 @@ class Series(_Frozen):
         return self
 
 
-class Baseline(_Frozen):
+class Baseline(Record):
     """A line across the figure at one value, with its name beside it.
 
     Attributes:
@@ -105,7 +100,7 @@ class Baseline(_Frozen):
     axis: Literal["x", "y"] = "y"
 
 
-class Provenance(_Frozen):
+class Provenance(Record):
     """Where a figure's numbers came from.
 
     Attributes:
@@ -115,19 +110,20 @@ class Provenance(_Frozen):
     """
 
     runs: tuple[str, ...] = ()
-    filters: dict[str, str] = {}
+    filters: dict[str, str] = Field(default_factory=dict)
     how: tuple[How, ...] = ()
 
 
-class FigureSpec(_Frozen):
-    """A figure.
+class FigureSpec(Record):
+    """A figure: series over two axes, or a heat map.
 
     Attributes:
         title: What it is; also the text read out in its place.
-        x: The horizontal axis.
-        y: The vertical axis.
-        series: What is drawn, in the order of the legend.
+        x: The horizontal axis; of a heat map, what its columns are.
+        y: The vertical axis; of a heat map, what its rows are.
+        series: What is drawn, in the order of the legend; none beside a heat map.
         baselines: Lines across.
+        heat: The heat map, None for a figure of series.
         note: What a reader has to know: what the error bars are, what is left out.
         provenance: Where the numbers came from.
     """
@@ -135,19 +131,33 @@ class FigureSpec(_Frozen):
     title: str
     x: Axis
     y: Axis
-    series: tuple[Series, ...]
+    series: tuple[Series, ...] = ()
     baselines: tuple[Baseline, ...] = ()
+    heat: HeatMap | None = None
     note: str = ""
     provenance: Provenance = Provenance()
 
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.heat is not None and (self.series or self.baselines):
+            raise ValueError("a heat map stands alone: it has no series and no baselines")
+        return self
+
     def alt(self) -> str:
         """Return the figure in a sentence, for those who do not see it."""
+        if self.heat is not None:
+            return f"{self.title}. {self._heat_alt(self.heat)} {self.note}".strip()
         names = ", ".join(series.label for series in self.series)
         axes = f"{self.y.title} against {self.x.title}" if self.y.label else self.x.title
         return f"{self.title}. {axes}; series: {names or 'none'}. {self.note}".strip()
 
     def frame(self) -> pd.DataFrame:
-        """Return the figure's data, one row a point: series, x, y, their standard errors, cell."""
+        """Return the figure's data, one row a point: series, x, y, their standard errors, cell.
+
+        Of a heat map, one row a cell: row, column, value.
+        """
+        if self.heat is not None:
+            return self.heat.frame()
         rows = [
             {
                 "series": series.label,
@@ -170,4 +180,19 @@ class FigureSpec(_Frozen):
         """Return the figure's data as CSV, under the axes' titles."""
         titles = {"x": self.x.title, "y": self.y.title}
         titles |= {f"{axis}_stderr": f"{title}, standard error" for axis, title in titles.items()}
+        if self.heat is not None:
+            named = {"row": self.y.title, "column": self.x.title, "value": self.heat.scale.title}
+            titles = {key: title or key for key, title in named.items()}
         return self.frame().rename(columns=titles).to_csv(index=False, lineterminator="\n").encode()
+
+    def _heat_alt(self, heat: HeatMap) -> str:
+        known = [value for row in heat.values for value in row if value is not None]
+        reach = f" from {min(known):.3g} to {max(known):.3g}" if known else ""
+        missing = f"; {heat.missing} without a value" if heat.missing else ""
+        rows = f"{len(heat.rows)} rows ({self.y.label})" if self.y.label else f"{len(heat.rows)} rows"
+        columns = (
+            f"{len(heat.columns)} columns ({self.x.label})"
+            if self.x.label
+            else f"{len(heat.columns)} columns"
+        )
+        return f"Heat map of {heat.scale.title}{reach}, over {rows} and {columns}{missing}."
