@@ -121,6 +121,21 @@ class Attention:
     in_weights: int
     out_weights: int
 
+    @property
+    def head_size(self) -> int:
+        """d_h: width of one head's output."""
+        return int(self.module.head_dim)
+
+    @property
+    def heads(self) -> int:
+        """H: number of query heads."""
+        return int(self.out.in_features) // self.head_size
+
+    @property
+    def query_weights(self) -> int:
+        """Weights of the query projection: as wide as what enters the output projection, H·d_h."""
+        return int(self.out.in_features) * int(self.module.config.hidden_size)
+
 
 @dataclass(frozen=True)
 class Head:

@@ -7,6 +7,9 @@ of neurons kept:
   chosen rows); an oracle's uncharged projections count as ``ρ_in·ρ_mid`` too;
 * down: ``ρ_mid``.
 
+A head that is dropped saves its columns of the output projection and, if it was known beforehand, its rows
+of the query projection; keys and values of the token are written all the same (they are shared under GQA).
+
 A site without a mask counts as 1. (Source: the table of arXiv 2412.01380; its released code counts an
 unmasked linear as 0, which flatters GLU pruning.)
 """
@@ -106,6 +109,8 @@ class Reading:
         for (layer, site), share in self._attention.items():
             attention = self.anatomy.attentions[layer]
             weights = attention.in_weights if site == "attn_in" else attention.out_weights
+            if site == "attn_out" and self.policy.whole_heads:
+                weights += attention.query_weights
             skipped += weights * share / self.tokens
         return self.anatomy.weights_per_token - skipped
 

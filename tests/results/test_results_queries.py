@@ -98,7 +98,8 @@ def test_points_are_filtered(two_runs: Store, given: dict[str, object], cells: l
 def test_evaluations_are_the_choices_of_a_page(two_runs: Store) -> None:
     found = queries.evaluations(two_runs)
     assert found.columns.tolist() == [
-        "kind", "model", "model_sha256", "text", "text_sha256", "tokens", "window", "stride", "dtype", "cells",
+        "kind", "model", "model_sha256", "text", "text_sha256", "tokens", "window", "stride", "dtype",
+        "cells",
     ]  # fmt: skip
     assert found[["text", "tokens", "stride", "cells"]].to_numpy().tolist() == [
         ["prose", 3072, 1024, 2],
