@@ -28,6 +28,8 @@ MEASUREMENT_COLUMNS = (
 """The columns of :func:`measurements`, which are those of the CLI's ``results``."""
 _KIND = f"coalesce(evaluation ->> '$.kind', '{DEFAULT_KIND}')"
 """The kind of a cell's evaluation; the default one is not written."""
+_PROMPT = "TRY_CAST(evaluation ->> '$.prompt' AS BIGINT)"
+"""Dense tokens before the sparse ones of each window of a text; NULL where there were none."""
 _NUMERIC = ("value", "stderr", "n")
 
 
@@ -162,6 +164,7 @@ def points(
     window: int | None = None,
     stride: int | None = None,
     dtype: str | None = None,
+    prompt: int | None = None,
     policy: str | None = None,
     kind: str | None = None,
     run_id: str | None = None,
@@ -179,8 +182,10 @@ def points(
         window: Tokens of one window.
         stride: Tokens between windows (the window's length where none was set).
         dtype: Precision.
+        prompt: Dense tokens that begin each window. Where a window is given and this is not, only cells
+            without such a prompt are returned: the two are not to be compared.
         policy: The method's name.
-        kind: The evaluation's kind ("fidelity", "latency").
+        kind: The evaluation's kind ("fidelity", "answers").
         run_id: Only cells that this run measured or found.
         cell_ids: Only these cells.
 
@@ -195,6 +200,9 @@ def points(
     }  # fmt: skip
     given: dict[str, Any] = {name: value for name, value in equal.items() if value is not None}
     conditions = [f'"{name}" = ${name}' for name in given]
+    if prompt is not None or window is not None:
+        given["prompt"] = prompt
+        conditions.append(f"{_PROMPT} IS NOT DISTINCT FROM $prompt::BIGINT")
     if kind is not None:
         given["kind"] = kind
         conditions.append(f"{_KIND} = $kind")
@@ -222,6 +230,8 @@ def points(
 def evaluations(store: Store) -> pd.DataFrame:
     """Return on what windows of what text fidelity was measured, those with most cells first.
 
+    Windows that begin with a dense prompt are left out: what was measured on them compares with nothing else.
+
     Columns: kind, model, model_sha256, text, text_sha256, tokens, window, stride, dtype, cells.
     """
     return store.frame(
@@ -229,7 +239,7 @@ def evaluations(store: Store) -> pd.DataFrame:
         SELECT '{DEFAULT_KIND}' AS kind, max(model) AS model, model_sha256, max(text) AS text, text_sha256,
                tokens, "window", stride, dtype, count(*) AS cells
         FROM cells SEMI JOIN results USING (cell_id)
-        WHERE {_KIND} = '{DEFAULT_KIND}'
+        WHERE {_KIND} = '{DEFAULT_KIND}' AND {_PROMPT} IS NULL
         GROUP BY model_sha256, text_sha256, tokens, "window", stride, dtype
         ORDER BY cells DESC, model, text, tokens, "window", stride, dtype
         """

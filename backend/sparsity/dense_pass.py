@@ -130,7 +130,7 @@ class DensePass:
             )
             found.append(self._units(dict(zip(tape.keys, values, strict=True))))
         if key is not None:
-            self._gradients[key] = found[0]
+            self._gradients = {key: found[0]}  # one label at a time: what is kept is bounded
         return found
 
     def _run(self) -> _Tape:

@@ -65,20 +65,19 @@ class MaskedEngine:
         prepared = policy.prepare(dense)
         import torch
 
-        before, cache = dense.prefix() if prompt else (None, None)
+        before: list[Tensor] = []
+        after: dict[str, Any] = {"use_cache": False}
+        if prompt:
+            hidden, cache = dense.prefix()
+            before, after = [hidden], {"past_key_values": cache, "use_cache": True}
         with (
             torch.inference_mode(),
             self.applied(
                 policy, sequences=sequences, calibration=calibration, prepared=prepared, watch=watch
             ) as reading,
         ):
-            if not prompt:
-                output = self.anatomy.decoder(input_ids=input_ids, use_cache=False)
-                return output.last_hidden_state, reading
-            output = self.anatomy.decoder(
-                input_ids=input_ids[:, prompt:], past_key_values=cache, use_cache=True
-            )
-            return torch.cat([before, output.last_hidden_state], dim=1), reading
+            output = self.anatomy.decoder(input_ids=input_ids[:, prompt:], **after)
+        return torch.cat([*before, output.last_hidden_state], dim=1), reading
 
     def calibrate(self, policy: Policy, batches: Iterable[Tensor]) -> Any:
         """Let the policy's observer watch the dense model on calibration text, and return what it fits.

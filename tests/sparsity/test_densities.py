@@ -21,6 +21,13 @@ FORMULAS = {
     "gate_pruning": lambda rho: (1 + 2 * rho) / 3,
     "up_pruning": lambda rho: (1 + 2 * rho) / 3,
     "random": lambda rho: rho,
+    "dense_magnitude": lambda rho: rho,
+    "dense_magnitude_norm": lambda rho: rho,
+    "gradient": lambda rho: rho,
+    "gxo": lambda rho: rho,
+    "snip": lambda rho: rho,
+    "corrected_gxo": lambda rho: rho,
+    "expected_fisher": lambda rho: rho,
 }
 
 
