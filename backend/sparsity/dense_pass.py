@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from backend.models.anatomy import Anatomy
 
-Label = Literal["own", "true", "second", "random"]
+Label = Literal["own", "next", "second", "random"]
 """Whose log-probability is attributed: the dense model's own greedy token, the true next token, or, as
 controls, the dense model's second choice or a token drawn at random."""
 CHUNK = 128
@@ -207,7 +207,7 @@ def _labeller(kind: str, seed: int, ids: Tensor) -> Callable[[Tensor, slice], Te
         top = logits.argmax(-1)
         if kind == "own":
             return top
-        if kind == "true":
+        if kind == "next":
             following = ids[part.start + 1 : part.stop + 1]
             return torch.cat([following, top[len(following) :]])  # after the last token none is known
         if kind == "second":

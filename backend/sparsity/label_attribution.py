@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from backend.sparsity.dense_pass import DensePass, Units
 
-LabelName = Literal["own", "true", "second", "random"]
+LabelName = Literal["own", "next", "second", "random"]
 LABEL_LIMITS = (
     f"{ORACLE_LIMITS} It looks at the token that is scored: agreement and loss flatter it; KL and the "
     "wrong-label controls show by how much."

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 _METRICS: dict[str, Attribution] = {
     "magnitude": DenseMagnitude(),
-    "gxo": GradientOutput(label="true"),
-    "snip": SNIP(label="true"),
-    "corrected_gxo": CorrectedGradientOutput(label="true"),
+    "gxo": GradientOutput(label="next"),
+    "snip": SNIP(label="next"),
+    "corrected_gxo": CorrectedGradientOutput(label="next"),
 }
 
 

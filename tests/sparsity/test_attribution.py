@@ -173,13 +173,13 @@ def test_labels_are_what_they_say(llama):
 
     assert torch.equal(labels("own"), order[:, 0])
     assert torch.equal(labels("second"), order[:, 1])
-    assert labels("true").tolist()[:-1] == IDS[0, 1:].tolist()
+    assert labels("next").tolist()[:-1] == IDS[0, 1:].tolist()
     assert torch.equal(labels("random"), labels("random"))
     assert not torch.equal(labels("random"), labels("random", 1))
     assert not bool((labels("random") == order[:, 0]).any())
 
 
-@pytest.mark.parametrize("label", ["true", "second", "random"])
+@pytest.mark.parametrize("label", ["next", "second", "random"])
 def test_another_label_gives_other_masks(llama, label):
     dense = DensePass(llama.model, llama.anatomy, IDS)
     own = make_policy("gxo", {"keep": 0.3}).prepare(dense).neurons[0]
@@ -193,7 +193,7 @@ def test_the_prompts_mask_holds_for_the_whole_decode_and_sees_nothing_after_it(l
     mask = policy.prepare(dense).neurons[1]
     assert mask.shape[1] == 4
     assert bool((mask == mask[:, :1]).all())
-    scores = make_policy("snip", {"label": "true"}).scores(DensePass(llama.model, llama.anatomy, IDS[:, :5]))
+    scores = make_policy("snip", {"label": "next"}).scores(DensePass(llama.model, llama.anatomy, IDS[:, :5]))
     summed = scores.neurons[1][0, :4].sum(0)
     assert set(summed.topk(24).indices.tolist()) == set(mask[0, 0].nonzero()[:, 0].tolist())
     other = torch.cat([IDS[:, :5], IDS[:, 5:].flip(1)], dim=1)

@@ -41,7 +41,7 @@ def test_one_pass_gives_every_position_what_a_backward_pass_of_its_own_gives(fam
     model, _ = tiny_model(family)
     anatomy = find_anatomy(model)
     dense = DensePass(model, anatomy, IDS)
-    at_once = dense.gradients("true")
+    at_once = dense.gradients("next")
     for row, position in ((0, 0), (0, 8), (1, 19)):
         expected = plain_gradients(model, anatomy, IDS[row, : position + 1], IDS[row, position + 1])
         assert len(expected) == 2 * anatomy.layers
@@ -63,7 +63,7 @@ def test_an_ordinary_backward_pass_of_the_sum_is_another_gradient(llama):
         handle.remove()
         total = logits.gather(-1, IDS[0, 1:, None]).sum()
         (summed,) = torch.autograd.grad(total, tape)
-    own = dense.gradients("true").neurons[0]
+    own = dense.gradients("next").neurons[0]
     assert not torch.allclose(summed[0, 0], own[0, 0], rtol=1e-2)
 
 
