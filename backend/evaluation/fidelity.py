@@ -51,9 +51,17 @@ class DenseReference:
 
     def run(self, engine: MaskedEngine, policy: Policy, index: int) -> tuple[Tensor, Reading]:
         """Run one window under a policy; return its final hidden states # [1, W, d] and what was read."""
-        ids, prompt = _row(engine, self.windows, index), self.windows.prompt
-        dense = self.passes.of(self, index, lambda: DensePass(engine.model, engine.anatomy, ids, prompt))
-        return engine.hidden_states(policy, ids, sequences=(index,), prompt=prompt, dense=dense)
+        dense = self.dense_pass(engine, index)
+        return engine.hidden_states(
+            policy, dense.input_ids, sequences=(index,), prompt=dense.prompt, dense=dense
+        )
+
+    def dense_pass(self, engine: MaskedEngine, index: int) -> DensePass:
+        """Return the dense pass of one window."""
+        ids = _row(engine, self.windows, index)
+        return self.passes.of(
+            self, index, lambda: DensePass(engine.model, engine.anatomy, ids, self.windows.prompt)
+        )
 
 
 @dataclass

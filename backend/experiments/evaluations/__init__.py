@@ -3,6 +3,7 @@
 from backend.experiments.evaluations.answers import AnswersEvaluation
 from backend.experiments.evaluations.fidelity import FidelityEvaluation
 from backend.experiments.evaluations.kinds import EVALUATIONS, Evaluation, Outcome, make_evaluation
+from backend.experiments.evaluations.ranks import RanksEvaluation
 
 __all__ = [
     "EVALUATIONS",
@@ -10,5 +11,6 @@ __all__ = [
     "Evaluation",
     "FidelityEvaluation",
     "Outcome",
+    "RanksEvaluation",
     "make_evaluation",
 ]
