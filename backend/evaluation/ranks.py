@@ -109,7 +109,7 @@ def evaluate_ranks(engine: MaskedEngine, policy: Attribution, reference: DenseRe
 
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
     """Return Spearman's ρ of each row, ties by the lower index. # [..., N] → [...]"""
-    ranks = [each.argsort(-1, stable=True).argsort(-1).double() for each in (first, second)]
+    ranks = [each.argsort(dim=-1, stable=True).argsort(dim=-1).double() for each in (first, second)]
     size = first.shape[-1]
     distance = (ranks[0] - ranks[1]).square().sum(-1)
     correlation: Tensor = 1 - 6 * distance / (size * (size * size - 1))

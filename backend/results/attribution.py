@@ -14,7 +14,7 @@ def answer_evaluations(store: Store) -> pd.DataFrame:
     Columns: model, model_sha256, text, text_sha256, questions, max_tokens, form, prompt, dtype, cells.
     """
     return store.frame(
-        f"""
+        """
         SELECT max(model) AS model, model_sha256, max(text) AS text, text_sha256,
                TRY_CAST(evaluation ->> '$.questions' AS BIGINT) AS questions,
                TRY_CAST(evaluation ->> '$.max_tokens' AS BIGINT) AS max_tokens,
