@@ -56,9 +56,12 @@ format: dev
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-# The committed seed results, made again: about an hour on two cores; goes on where it was cut off.
+# The committed seed results, made again: about two hours on two cores; goes on where it was cut off. Those of
+# sparse activation need a data root (SPARSITY_LENS_DATA) with eval/TruthfulQA.csv.
 seed: env model
 	$(PYTHON) -m backend sweep data/sweeps/seed.yaml --resume
+	for part in forced labels text label-free free ranks; do \
+	    $(PYTHON) -m backend sweep data/sweeps/sparse-activation-$$part.yaml --resume || exit 1; done
 
 screenshots: dev browser
 	$(PYTHON) docs/screenshots.py

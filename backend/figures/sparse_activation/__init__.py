@@ -3,6 +3,7 @@
 from backend.figures.sparse_activation.alike import alike_map
 from backend.figures.sparse_activation.labels import label_control
 from backend.figures.sparse_activation.metric_curves import SHOWN, metric_curves
+from backend.figures.sparse_activation.stored import verdicts
 from backend.figures.sparse_activation.variants import (
     LABELS,
     Role,
@@ -27,5 +28,6 @@ __all__ = [
     "variant_of",
     "variants",
     "verdict",
+    "verdicts",
     "with_variants",
 ]
