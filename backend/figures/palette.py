@@ -52,6 +52,7 @@ STYLES: dict[str, Style] = {
     "gradient": Style(colour=PURPLE, marker="x", dash="dash"),
     "expected_fisher": Style(colour=GREEN, marker="star", dash="longdash"),
     "prompt_attribution": Style(colour=PURPLE, marker="triangle-up", dash="longdashdot"),
+    "refreshed_attribution": Style(colour=PURPLE, marker="diamond", dash="dashdot"),
 }
 FRONT = Style(colour=GREY, marker="circle", dash="solid")
 

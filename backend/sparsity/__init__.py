@@ -11,6 +11,7 @@ from backend.sparsity import (
     label_attribution,
     prompt_attribution,
     random_control,
+    refreshed_attribution,
     up,
 )
 from backend.sparsity.policy import (
@@ -45,5 +46,6 @@ __all__ = [
     "make_policy",
     "prompt_attribution",
     "random_control",
+    "refreshed_attribution",
     "up",
 ]

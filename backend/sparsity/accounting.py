@@ -104,7 +104,7 @@ class Reading:
 
     @property
     def weights_read(self) -> float:
-        """Weights read per token, attention, norms, head and one embedding row included."""
+        """Weights read per token, attention, norms, head, one embedding row and the policy's extra reads."""
         skipped = (1 - self.mlp_density) * self.anatomy.mlp_weights
         for (layer, site), share in self._attention.items():
             attention = self.anatomy.attentions[layer]
@@ -112,7 +112,7 @@ class Reading:
             if site == "attn_out" and self.policy.whole_heads:
                 weights += attention.query_weights
             skipped += weights * share / self.tokens
-        return self.anatomy.weights_per_token - skipped
+        return self.anatomy.weights_per_token * (1 + self.policy.extra_reads) - skipped
 
     @property
     def model_density(self) -> float:

@@ -157,6 +157,11 @@ class Policy(Settings):
         """How a quality figure of this policy was got: an oracle's is no measurement of a usable method."""
         return "measured" if self.realisable and self.label_free else "oracle"
 
+    @property
+    def extra_reads(self) -> float:
+        """What is read beside the masked pass, in dense tokens' weights a token (passes that renew masks)."""
+        return 0.0
+
     @classmethod
     def density_floor(cls) -> float:
         """Return the MLP density below which this method cannot go."""

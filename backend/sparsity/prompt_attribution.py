@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
     from backend.sparsity.dense_pass import DensePass, Units
 
-_METRICS: dict[str, Attribution] = {
+METRICS: dict[str, Attribution] = {
     "magnitude": DenseMagnitude(),
     "gxo": GradientOutput(label="next"),
     "snip": SNIP(label="next"),
     "corrected_gxo": CorrectedGradientOutput(label="next"),
 }
+"""What can be summed over tokens whose successors are known."""
 
 
 @method
@@ -53,7 +54,7 @@ class PromptAttribution(Attribution):
         from backend.sparsity.dense_pass import Units
 
         # The last token's label is the first one to be predicted: it is left out.
-        found = _METRICS[self.metric].scores(dense.of_prompt())
+        found = METRICS[self.metric].scores(dense.of_prompt())
         return Units(_summed(found.neurons), _summed(found.heads))
 
     def prepare(self, dense: DensePass) -> Units:

@@ -13,6 +13,7 @@ from backend.sparsity.selection import kept_count
 
 IDS = torch.randint(1, 100, (1, 9), generator=torch.Generator().manual_seed(2))
 BY_LABEL = ("gradient", "gxo", "snip", "corrected_gxo")
+REALISABLE = ("prompt_attribution", "refreshed_attribution")
 BY_DENSE_PASS = (*BY_LABEL, "dense_magnitude", "expected_fisher")
 
 
@@ -201,11 +202,33 @@ def test_the_prompts_mask_holds_for_the_whole_decode_and_sees_nothing_after_it(l
     assert torch.equal(mask, again)
 
 
+def test_a_renewed_mask_is_made_of_the_known_tokens_before_its_chunk(llama):
+    policy = make_policy("refreshed_attribution", {"keep": 0.3, "every": 2})
+    mask = policy.prepare(DensePass(llama.model, llama.anatomy, IDS, prompt=4)).neurons[0]
+    scores = make_policy("snip", {"label": "next"}).scores(DensePass(llama.model, llama.anatomy, IDS))
+    for chunk, start in enumerate((4, 6, 8)):
+        known = scores.neurons[0][0, start - 2 : start].sum(0)
+        for token in range(2 * chunk, min(2 * chunk + 2, 5)):
+            kept = set(mask[0, token].nonzero()[:, 0].tolist())
+            assert kept == set(known.topk(24).indices.tolist())
+    # the tokens of a chunk, and all after it, change nothing of its mask but their own successor's label
+    other = torch.cat([IDS[:, :7], IDS[:, 7:].flip(1)], dim=1)
+    again = policy.prepare(DensePass(llama.model, llama.anatomy, other, prompt=4)).neurons[0]
+    assert torch.equal(mask[:, :4], again[:, :4])
+
+
+def test_what_a_renewal_reads_is_counted(llama):
+    policy = make_policy("refreshed_attribution", {"keep": 1.0, "every": 8})
+    _, reading = llama.hidden_states(policy, IDS, prompt=4)
+    assert reading.mlp_density == 1
+    assert reading.model_density == pytest.approx(1 + 2 / 8)
+
+
 def test_only_realisable_label_free_methods_are_measured_and_the_others_are_oracles():
     for name, method in METHODS.items():
         if not issubclass(method, Attribution):
             continue
-        assert method().how == ("measured" if name == "prompt_attribution" else "oracle")
+        assert method().how == ("measured" if name in REALISABLE else "oracle")
         assert method.label_free == (name not in BY_LABEL)
 
 
