@@ -78,6 +78,10 @@ class Attribution(Policy):
         """Return the masks of the positions after the prompt, as ``Units`` of booleans."""
         from backend.sparsity.dense_pass import Units
 
+        if self.units != "mlp" and not dense.anatomy.attentions:
+            raise UserError(
+                f"{type(dense.model).__name__} has no attention heads that were found; set units to mlp."
+            )
         scores = self.scores(dense)
         tokens = dense.input_ids.shape[1] - dense.prompt
         layers = dense.anatomy.layers
