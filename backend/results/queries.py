@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -227,13 +227,20 @@ def points(
     )
 
 
-def evaluations(store: Store) -> pd.DataFrame:
+def evaluations(store: Store, policies: Collection[str] | None = None) -> pd.DataFrame:
     """Return on what windows of what text fidelity was measured, those with most cells first.
 
     Windows that begin with a dense prompt are left out: what was measured on them compares with nothing else.
 
-    Columns: kind, model, model_sha256, text, text_sha256, tokens, window, stride, dtype, cells.
+    Args:
+        store: The store.
+        policies: Only where one of these methods was measured; None for all.
+
+    Returns:
+        Columns: kind, model, model_sha256, text, text_sha256, tokens, window, stride, dtype, cells.
     """
+    given = None if policies is None else {"policies": list(policies)}
+    having = "" if policies is None else "HAVING bool_or(list_contains($policies::VARCHAR[], policy))"
     return store.frame(
         f"""
         SELECT '{DEFAULT_KIND}' AS kind, max(model) AS model, model_sha256, max(text) AS text, text_sha256,
@@ -241,8 +248,9 @@ def evaluations(store: Store) -> pd.DataFrame:
         FROM cells SEMI JOIN results USING (cell_id)
         WHERE {_KIND} = '{DEFAULT_KIND}' AND {_PROMPT} IS NULL
         GROUP BY model_sha256, text_sha256, tokens, "window", stride, dtype
-        ORDER BY cells DESC, model, text, tokens, "window", stride, dtype
-        """
+        {having} ORDER BY cells DESC, model, text, tokens, "window", stride, dtype
+        """,
+        given,
     )
 
 

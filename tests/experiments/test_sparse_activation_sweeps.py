@@ -3,6 +3,7 @@
 import pytest
 
 from backend.experiments.sweep import Sweep
+from backend.experiments.sweep_files import sweep_files
 from backend.home import REPOSITORY
 
 FILES = sorted((REPOSITORY / "data" / "sweeps").glob("sparse-activation-*.yaml"))
@@ -22,3 +23,13 @@ def test_the_papers_grid_is_whole():
     metrics = {name for name, keep in asked if keep is not None}
     assert len(metrics) == 7
     assert all((name, share / 10) in asked for name in metrics for share in range(1, 10))
+
+
+def test_a_sweep_file_says_what_it_is_for_and_how_it_is_run():
+    files = sweep_files("sparse-activation")
+    assert [file.path for file in files] == FILES
+    for file in files:
+        assert file.command == f"python -m backend sweep data/sweeps/{file.path.name}"
+        assert f"{file.command}\n" in file.path.read_text()
+        assert file.says.endswith("on one core.")
+        assert "#" not in file.says

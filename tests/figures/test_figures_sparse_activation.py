@@ -76,7 +76,7 @@ def test_each_label_is_a_series_of_its_own_and_says_which():
     names = [series.name for series in spec.series]
     assert len(set(names)) == len(names) == 5
     labels = {series.name: series.label for series in spec.series}
-    assert labels["corrected_gxo[label=own]"] == "Corrected GxO (own greedy token)"
+    assert labels["corrected_gxo[label=own]"] == "Corrected GxO (oracle label: own greedy token)"
     assert "wrong label" in labels["corrected_gxo[label=second]"]
     assert "label-free oracle" in labels["dense_magnitude"]
     assert labels["prompt_attribution"] == "Prompt attribution"

@@ -2,10 +2,12 @@
 
 from backend.figures.sparse_activation.alike import alike_map
 from backend.figures.sparse_activation.labels import label_control
-from backend.figures.sparse_activation.metric_curves import SHOWN, metric_curves
+from backend.figures.sparse_activation.metric_curves import AXES, SHOWN, Across, metric_curves
+from backend.figures.sparse_activation.protocols import PROTOCOLS, Protocol
 from backend.figures.sparse_activation.stored import verdicts
 from backend.figures.sparse_activation.variants import (
     LABELS,
+    ROLES,
     Role,
     Variant,
     variant_of,
@@ -15,9 +17,14 @@ from backend.figures.sparse_activation.variants import (
 from backend.figures.sparse_activation.verdict import Evidence, Verdict, answer, verdict
 
 __all__ = [
+    "AXES",
     "LABELS",
+    "PROTOCOLS",
+    "ROLES",
     "SHOWN",
+    "Across",
     "Evidence",
+    "Protocol",
     "Role",
     "Variant",
     "Verdict",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from backend.figures.curves import title_of
 from backend.figures.heat_map import ColourScale, HeatMap
 from backend.figures.sparse_activation.variants import variants, with_variants
 from backend.figures.spec import Axis, FigureSpec
@@ -30,7 +31,7 @@ def alike_map(values: pd.DataFrame, metric: str) -> FigureSpec:
         mine = known[known["variant"] == variant].drop_duplicates("layer", keep="last")
         found = dict(zip(mine["layer"], mine["value"].astype(float), strict=True))
         rows.append(tuple(found.get(layer) for layer in layers))
-        labels.append(variant.title)
+        labels.append(title_of(variant.policy) if variant.label == "own" else variant.title)
     span = (-1.0, 1.0) if metric == "rank_correlation" else (0.0, 1.0)
     return FigureSpec(
         title=title,
@@ -41,8 +42,7 @@ def alike_map(values: pd.DataFrame, metric: str) -> FigureSpec:
             columns=tuple(str(layer) for layer in layers),
             values=tuple(rows),
             scale=ColourScale(
-                label=title,
-                unit=unit,
+                label=unit.capitalize(),
                 kind="diverging" if metric == "rank_correlation" else "sequential",
                 range=span,
             ),
@@ -61,4 +61,9 @@ def _note(known: pd.DataFrame, metric: str) -> str:
     if metric == "top_overlap":
         keep = float(known["keep"].dropna().median())
         chance = f" At {keep:.0%} kept, chance alone gives {keep:.2f}."
-    return f"Means over {int(known['n'].max()):,} tokens.{spread}{chance}"
+    label = " Attributions are those of the dense model's own greedy token." if _own(known) else ""
+    return f"Means over {int(known['n'].max()):,} tokens.{spread}{chance}{label}"
+
+
+def _own(known: pd.DataFrame) -> bool:
+    return any(variant.label == "own" for variant in known["variant"])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
+from backend.figures.curves import title_of
 from backend.figures.metrics import Metric
 from backend.figures.sparse_activation.metric_curves import SHOWN
-from backend.figures.sparse_activation.variants import Variant, variants, with_variants
+from backend.figures.sparse_activation.variants import LABELS, Variant, variants, with_variants
 from backend.figures.spec import Axis, Baseline, FigureSpec, Series
 from backend.figures.trade_off import provenance_of
 
@@ -35,9 +36,9 @@ def label_control(
     chosen = [each for each in variants(known) if each.policy in (policy, *LABEL_FREE)]
     rows = [(each, known[known["variant"] == each].iloc[-1]) for each in chosen]
     series = [_row(place, each, row, shown) for place, (each, row) in enumerate(rows)]
-    ticks = tuple((float(place), each.title) for place, (each, _) in enumerate(rows))
+    ticks = tuple((float(place), _name(each, policy)) for place, (each, _) in enumerate(rows))
     return FigureSpec(
-        title=f"{shown.label} by label, {keep:.0%} of units kept",
+        title=f"{shown.label} of {title_of(policy)} by label, {keep:.0%} of units kept",
         x=Axis(label=shown.label, unit=shown.unit, better=shown.better),
         y=Axis(label="", ticks=ticks, range=(-0.5, max(0.5, len(rows) - 0.5))),
         series=tuple(series),
@@ -46,6 +47,11 @@ def label_control(
         "token that is not scored: what is lost is what the label gave.",
         provenance=provenance_of(known[known["variant"].isin(chosen)]),
     )
+
+
+def _name(variant: Variant, policy: str) -> str:
+    """Return the label alone where the method is the figure's own, so that a narrow chart has room."""
+    return LABELS[variant.label].capitalize() if variant.policy == policy else variant.title
 
 
 def _row(place: int, variant: Variant, row: pd.Series, metric: Metric) -> Series:

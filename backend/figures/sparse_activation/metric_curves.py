@@ -7,13 +7,23 @@ from typing import Literal
 
 import pandas as pd
 
-from backend.figures.metrics import Metric
+from backend.figures.metrics import COST, Metric
 from backend.figures.sparse_activation.variants import Role, Variant, variants, with_variants
 from backend.figures.spec import Axis, Baseline, FigureSpec, Series
 from backend.figures.trade_off import provenance_of
 from backend.registry import Registry
 
-Protocol = Literal["answers, forced", "answers, free", "text"]
+Across = Literal["keep", "mlp_density", "model_density"]
+AXES: dict[Across, Axis] = {
+    "keep": Axis(
+        label="Share of units kept", unit="for DIP, of MLP weights", better="lower", range=(0.0, 1.02)
+    ),
+    **{
+        name: Axis(label=COST[name].label, unit=COST[name].unit, better="lower")
+        for name in ("mlp_density", "model_density")
+    },
+}
+"""What can lie across, by column: what was asked for, or what was read."""
 
 SHOWN: Registry[Metric] = Registry("metric of sparse activation")
 """What the sparse-activation page can show, by column of the store's points."""
@@ -30,15 +40,22 @@ for _metric in (
 
 
 def metric_curves(
-    points: pd.DataFrame, metric: str, title: str, *, roles: Collection[Role] | None = None, log: bool = False
+    points: pd.DataFrame,
+    metric: str,
+    title: str,
+    *,
+    roles: Collection[Role] | None = None,
+    across: Across = "keep",
+    log: bool = False,
 ) -> FigureSpec:
-    """Return one metric against the share of units kept, a series a method and label.
+    """Return one metric against how sparse the model is, a series a method and label.
 
     Args:
         points: Rows of one evaluation: ``queries.answer_points`` or ``queries.points``.
         metric: A name of ``SHOWN``.
         title: What the protocol is, for the figure's title.
         roles: Only variants with these roles; None for all.
+        across: What lies across: the share kept that was asked for, or a density that was measured.
         log: Logarithmic vertical axis (values of 0 and less are left out).
 
     Raises:
@@ -46,15 +63,13 @@ def metric_curves(
     """
     shown = SHOWN[metric]
     known = with_variants(points[points[metric].notna()])
-    known = known[known["keep"].notna()]
+    known = known[known[across].notna()]
     chosen = [each for each in variants(known) if roles is None or each.role in roles]
-    series = [_series(known[known["variant"] == each], each, shown, log) for each in chosen]
+    series = [_series(known[known["variant"] == each], each, shown, across, log) for each in chosen]
     drawn = known[known["variant"].isin(chosen)]
     return FigureSpec(
         title=f"{shown.label}, {title}",
-        x=Axis(
-            label="Share of units kept", unit="for DIP, of MLP weights", better="lower", range=(0.0, 1.02)
-        ),
+        x=AXES[across],
         y=Axis(label=shown.label, unit=shown.unit, better=shown.better, log=log),
         series=tuple(each for each in series if each.x),
         baselines=() if shown.dense is None or log else (Baseline(value=shown.dense, label="Dense"),),
@@ -64,8 +79,8 @@ def metric_curves(
     )
 
 
-def _series(rows: pd.DataFrame, variant: Variant, metric: Metric, log: bool) -> Series:
-    rows = rows.sort_values("keep", kind="stable")
+def _series(rows: pd.DataFrame, variant: Variant, metric: Metric, across: Across, log: bool) -> Series:
+    rows = rows.sort_values(across, kind="stable")
     if log:
         rows = rows[metric.values(rows) > 0]
     values, errors = metric.values(rows).tolist(), metric.errors(rows).tolist()
@@ -73,12 +88,12 @@ def _series(rows: pd.DataFrame, variant: Variant, metric: Metric, log: bool) -> 
         name=variant.key,
         label=variant.title,
         style=variant.style,
-        x=tuple(rows["keep"].tolist()),
+        x=tuple(rows[across].astype(float).tolist()),
         y=tuple(values),
         y_err=tuple(None if error != error else error for error in errors),
         ids=tuple(rows["cell_id"]),
         details=tuple(
-            f"{variant.title}, {keep:.0%} kept\n{metric.label}: {metric.show(value, error)}"
-            for keep, value, error in zip(rows["keep"], values, errors, strict=True)
+            f"{variant.title}\n{AXES[across].label}: {at:.3g}\n{metric.label}: {metric.show(value, error)}"
+            for at, value, error in zip(rows[across], values, errors, strict=True)
         ),
     )

@@ -38,7 +38,7 @@ def _answers(store: Store, model_sha256: str, form: str) -> Evidence | None:
 
 def _text(store: Store, model_sha256: str) -> Evidence | None:
     """Return the windows of a text on which both the paper's method and magnitude were measured."""
-    table = queries.evaluations(store)
+    table = queries.evaluations(store, policies=[SUBJECT])
     keys = ("model_sha256", "text_sha256", "tokens", "window", "stride", "dtype")
     for row in table[table["model_sha256"] == model_sha256][list(keys)].to_dict("records"):
         points = queries.points(store, kind="fidelity", **{str(key): value for key, value in row.items()})

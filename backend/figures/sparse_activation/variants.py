@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import pandas as pd
 
@@ -15,11 +15,12 @@ from backend.sparsity import METHODS
 
 Role = Literal["oracle label", "wrong label", "label-free oracle", "realisable", "control"]
 LABELS = {
-    "own": "own greedy token",
-    "next": "true next token",
+    "own": "oracle label: own greedy token",
+    "next": "oracle label: true next token",
     "second": "wrong label: second choice",
     "random": "wrong label: random token",
 }
+ROLES: tuple[Role, ...] = get_args(Role)
 WRONG = ("second", "random")
 CONTROLS = ("random",)
 
@@ -98,10 +99,12 @@ def with_variants(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def variants(points: pd.DataFrame) -> list[Variant]:
-    """Return the variants among points (of :func:`with_variants`), in the order of the palette."""
+    """Return the variants among points (of :func:`with_variants`), by role and then as in the palette."""
     order = {name: place for place, name in enumerate(STYLES)}
     found = {variant for variant in points["variant"] if variant.policy != "dense"}
-    return sorted(found, key=lambda each: (order.get(each.policy, len(order)), each.key))
+    return sorted(
+        found, key=lambda each: (ROLES.index(each.role), order.get(each.policy, len(order)), each.key)
+    )
 
 
 @lru_cache(maxsize=1_000)

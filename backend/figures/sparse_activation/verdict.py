@@ -124,8 +124,11 @@ def answer(verdicts: list[Verdict], model: str) -> str:
             f". Of what is kept in {each.protocol}, {_percent(share)} goes with the label (mask made for the "
             f"{_LABEL_WORDS[name]} instead)"
         )
-        if each.label_free is not None:
-            text += f"; without any label, magnitude loses {_percent(each.label_free)}"
+    else:
+        text += ". How much of that is the label was not measured"
+    free = next((each for each in verdicts if each.label_free is not None), None)
+    if free is not None and free.label_free is not None:
+        text += f"; without any label, magnitude loses {_percent(free.label_free)} in {free.protocol}"
     return text + "."
 
 
