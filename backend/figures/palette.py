@@ -50,6 +50,7 @@ STYLES: dict[str, Style] = {
     "snip": Style(colour=GREEN, marker="square", dash="dashdot"),
     "dense_magnitude_norm": Style(colour=SKY, marker="circle", dash="dot"),
     "gradient": Style(colour=PURPLE, marker="x", dash="dash"),
+    "integrated_gradients": Style(colour=BLACK, marker="cross", dash="dashdot"),
     "expected_fisher": Style(colour=GREEN, marker="star", dash="longdash"),
     "prompt_attribution": Style(colour=PURPLE, marker="triangle-up", dash="longdashdot"),
     "refreshed_attribution": Style(colour=PURPLE, marker="diamond", dash="dashdot"),

@@ -7,9 +7,9 @@ for the next, so that a grid of metrics and ratios shares one forward and one ba
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from backend.sparsity.own_token import own_token_attention
 from backend.sparsity.seeds import mixed_seed
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Label = Literal["own", "next", "second", "random"]
 """Whose log-probability is attributed: the dense model's own greedy token, the true next token, or, as
 controls, the dense model's second choice or a token drawn at random."""
+Labeller: TypeAlias = "Callable[[Tensor, slice], Tensor]"
 CHUNK = 128
 """Positions whose logits are made at once."""
 
@@ -113,6 +114,12 @@ class DensePass:
         asked: list[tuple[Any, ...]] = [("sample", mixed_seed(seed, draw)) for draw in range(samples)]
         return self._differentiated(None, asked)
 
+    def kept(self, key: tuple[Any, ...], make: Callable[[], Units]) -> Units:
+        """Return gradients that were made last under this key, else make them; only the last are kept."""
+        if key not in self._gradients:
+            self._gradients = {key: make()}
+        return self._gradients[key]
+
     def _differentiated(self, key: tuple[Any, ...] | None, asked: list[tuple[Any, ...]]) -> list[Units]:
         import torch
 
@@ -124,7 +131,7 @@ class DensePass:
             self._activations = self._units(dict(zip(tape.keys, tape.inputs, strict=True)))
         found: list[Units] = []
         for kind, seed in asked:
-            slope = self._slope(tape.hidden.detach(), kind, seed)
+            slope = self.slope(tape.hidden.detach(), self._labellers(kind, seed))
             values = torch.autograd.grad(
                 tape.hidden, tape.inputs, grad_outputs=slope, retain_graph=len(found) + 1 < len(asked)
             )
@@ -157,13 +164,37 @@ class DensePass:
             {layer: value for (kind, layer), value in kept.items() if kind == "heads"},
         )
 
-    def _slope(self, hidden: Tensor, kind: str, seed: int) -> Tensor:
-        """Return ``∂ log p(label_t) / ∂h_t``, chunk by chunk; zero in the prompt. # [B, T, d]"""
+    def labels(self, label: Label, seed: int = 0) -> Tensor:
+        """Return whose log-probability is attributed at each position after the prompt. # [B, T']"""
+        import torch
+
+        with torch.inference_mode():
+            hidden = self.anatomy.decoder(input_ids=self.input_ids, use_cache=False).last_hidden_state
+            whole = slice(self.prompt, hidden.shape[1])
+            labellers = self._labellers(label, seed)
+            found = [
+                labeller(self.anatomy.head.logits(row[whole]), whole)
+                for row, labeller in zip(hidden, labellers, strict=True)
+            ]
+        return torch.stack(found)
+
+    def _labellers(self, kind: str, seed: int) -> list[Labeller]:
+        return [_labeller(kind, seed, ids) for ids in self.input_ids]
+
+    def slope(self, hidden: Tensor, labellers: Sequence[Labeller]) -> Tensor:
+        """Return ``∂ log p(label_t) / ∂h_t``, chunk by chunk; zero in the prompt.
+
+        Args:
+            hidden: The final hidden states. # [B, T, d]
+            labellers: One a row: logits # [C, V] of some positions, and which → the tokens attributed. # [C]
+
+        Returns:
+            # [B, T, d]
+        """
         import torch
 
         slope = torch.zeros_like(hidden)
-        for row in range(len(hidden)):
-            labeller = _labeller(kind, seed, self.input_ids[row])
+        for row, labeller in enumerate(labellers):
             for start in range(self.prompt, hidden.shape[1], CHUNK):
                 part = slice(start, min(start + CHUNK, hidden.shape[1]))
                 with torch.enable_grad():
@@ -197,7 +228,7 @@ class _Tape:
         return keep
 
 
-def _labeller(kind: str, seed: int, ids: Tensor) -> Callable[[Tensor, slice], Tensor]:
+def _labeller(kind: str, seed: int, ids: Tensor) -> Labeller:
     """Return a function from logits # [C, V] of some positions to the tokens that are attributed. # [C]"""
     import torch
 

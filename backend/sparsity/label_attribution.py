@@ -61,10 +61,10 @@ class LabelAttribution(Attribution):
         x = dense.activations()
         size = {layer: attention.head_size for layer, attention in dense.anatomy.attentions.items()}
         return Units(
-            {layer: self.score(each, g.neurons[layer]) for layer, each in x.neurons.items()},
+            {layer: self.score(x.neurons[layer], each) for layer, each in g.neurons.items()},
             {
-                layer: self.head_score(by_head(each, size[layer]), by_head(g.heads[layer], size[layer]))
-                for layer, each in x.heads.items()
+                layer: self.head_score(by_head(x.heads[layer], size[layer]), by_head(each, size[layer]))
+                for layer, each in g.heads.items()
             },
         )
 

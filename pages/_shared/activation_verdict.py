@@ -29,9 +29,9 @@ def show_verdict(verdicts: list[Verdict], model: str) -> None:
             "Losses of corrected GxO made for the dense model's own greedy token, for its second choice and "
             "for a random token, and of output magnitude, which has no label. They are shares of the dense "
             "model's BLEU against its own answers (100 by definition), or of top-1 agreement with it, at "
-            "80 % of the MLP neurons dropped; ± one standard error over questions or windows. A claim is decided "
-            "two standard errors from its 5 %. The label's part is the paired share of what the right label "
-            "kept that is gone with the first wrong one."
+            "80 % of the MLP neurons dropped; ± one standard error over questions or windows. A claim is "
+            "decided two standard errors from its 5 %. The label's part is the paired share of what the "
+            "right label kept that is gone with the first wrong one."
         )
 
 

@@ -27,6 +27,7 @@ FORMULAS = {
     "gxo": lambda rho: rho,
     "snip": lambda rho: rho,
     "corrected_gxo": lambda rho: rho,
+    "integrated_gradients": lambda rho: rho,
     "expected_fisher": lambda rho: rho,
 }
 

@@ -29,9 +29,9 @@ SHOWN: Registry[Metric] = Registry("metric of sparse activation")
 """What the sparse-activation page can show, by column of the store's points."""
 
 for _metric in (
-    Metric("bleu", "BLEU against the dense answer", "0–100", "higher", format="{:.1f}", dense=100.0),
-    Metric("rouge_l", "ROUGE-L against the dense answer", "F1", "higher", dense=1.0),
-    Metric("token_agreement", "Token agreement with the dense answer", "share", "higher", dense=1.0),
+    Metric("bleu", "BLEU", "0–100, against the dense answer", "higher", format="{:.1f}", dense=100.0),
+    Metric("rouge_l", "ROUGE-L", "F1, against the dense answer", "higher", dense=1.0),
+    Metric("token_agreement", "Token agreement", "share, with the dense answer", "higher", dense=1.0),
     Metric("agreement", "Top-1 agreement with dense", "share of tokens", "higher", dense=1.0),
     Metric("kl", "KL(dense‖sparse)", "nats/token", "lower", dense=0.0),
     Metric("delta_nll", "ΔNLL to dense", "nats/token", "lower", dense=0.0),
