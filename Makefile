@@ -8,7 +8,7 @@ TORCH  := $(shell grep '^torch==' requirements.txt)
 PORT   ?= 8501
 FAST   := tests/sparsity tests/evaluation tests/devices tests/figures tests/models tests/experiments/test_sweep.py
 
-.PHONY: app env dev browser model test check format seed screenshots clean
+.PHONY: app env dev browser tex model test check format seed screenshots gallery clean
 
 app: env model
 	$(PYTHON) -m backend app --port $(PORT)
@@ -37,10 +37,14 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
 browser:
 	@command -v "$${CHROMIUM:-chromium}" >/dev/null || tools/install_chromium.sh
 
+# TeX compiles exported figures and tables; without it those tests are skipped.
+tex:
+	@command -v pdflatex >/dev/null || tools/install_tex.sh || true
+
 model: env
 	$(PYTHON) -m backend fetch smollm2-135m
 
-test: dev browser model
+test: dev browser tex model
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
@@ -50,21 +54,25 @@ check: dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(PYTHON) -m pytest -m "not real_model and not browser" $(FAST)
+	$(PYTHON) -m pytest -m "not real_model and not browser and not tex" --ignore tests/figures/test_figures_bundle.py $(FAST)
 
 format: dev
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-# The committed seed results, made again: about two hours on two cores; goes on where it was cut off. Those of
-# sparse activation need a data root (SPARSITY_LENS_DATA) with eval/TruthfulQA.csv.
+# The committed seed results, made again: hours on two cores; goes on where it was cut off. Let nothing run beside
+# the latency sweeps. Those of sparse activation need a data root (SPARSITY_LENS_DATA) with eval/TruthfulQA.csv.
+SWEEPS := seed dip-ca dip-ca-headline int8 latency latency-int8 \
+	$(addprefix sparse-activation-,forced labels text label-free free ranks)
 seed: env model
-	$(PYTHON) -m backend sweep data/sweeps/seed.yaml --resume
-	for part in forced labels text label-free free ranks; do \
-	    $(PYTHON) -m backend sweep data/sweeps/sparse-activation-$$part.yaml --resume || exit 1; done
+	set -e; for sweep in $(SWEEPS); do $(PYTHON) -m backend sweep data/sweeps/$$sweep.yaml --resume; done
 
 screenshots: dev browser
 	$(PYTHON) docs/screenshots.py
+
+# The README's figures, from the seed results in a home of their own.
+gallery: env
+	$(PYTHON) docs/gallery.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

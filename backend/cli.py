@@ -117,7 +117,7 @@ def measure(
     tokens: TokensOption = 16_384,
     window: WindowOption = 1_024,
     stride: Annotated[int | None, typer.Option(help="Distance of windows; by default their length.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or int8.")] = "float32",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     seed: Annotated[int | None, typer.Option(help="Seed of a method that draws.")] = None,
@@ -136,6 +136,42 @@ def measure(
     with _Steps() as steps:
         laboratory = _laboratory(home, root, device, threads, steps.report)
         found = measure_point(laboratory, model, policy, chosen, evaluation, steps.progress)
+    _print_record(found, as_json)
+
+
+@app.command()
+@sentences
+def latency(
+    policy: PolicyOption,
+    model: ModelOption = "smollm2-135m",
+    settings: SetOption = None,
+    text: TextOption = "wikitext2",
+    tokens: Annotated[int, typer.Option(help="Tokens timed in each round, at least 64.")] = 128,
+    prompt: Annotated[int, typer.Option(help="Tokens of the prompt, which is not timed.")] = 128,
+    rounds: Annotated[int, typer.Option(help="How often the whole is repeated.")] = 3,
+    batch: Annotated[int, typer.Option(help="Sequences at once; only 1 can be timed.")] = 1,
+    execution: Annotated[str, typer.Option(help="gathered or masked.")] = "gathered",
+    prefill: Annotated[str, typer.Option(help="How the prompt is read: dense or sparse.")] = "dense",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or int8.")] = "float32",
+    repeat: Annotated[int, typer.Option(help="Another number measures again what is known.")] = 0,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    home: HomeOption = None,
+    root: DataRootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time batch-one decoding of one policy on this machine, in turns with the dense model."""
+    from backend.experiments.measure import measure_point
+
+    evaluation = {
+        "kind": "latency", "text": text, "tokens": tokens, "prompt": prompt, "rounds": rounds, "batch": batch,
+        "execution": execution, "prefill": prefill, "dtype": dtype, "repeat": repeat,
+    }  # fmt: skip
+    with _Steps() as steps:
+        laboratory = _laboratory(home, root, device, threads, steps.report)
+        found = measure_point(
+            laboratory, model, policy, _settings(settings or []), evaluation, steps.progress
+        )
     _print_record(found, as_json)
 
 
@@ -340,6 +376,29 @@ def export(
     with _any_store(Home.resolve(home)) as store:
         export_run(store, run, output)
     print(f"Run {run} is written to {output}.")
+
+
+@app.command()
+@sentences
+def figure(
+    spec: Annotated[Path, typer.Argument(help="A recipe (YAML), or the figure.json of a bundle.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the files.")],
+    html: Annotated[bool, typer.Option("--html", help="Write the interactive HTML too (5 MB).")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a figure for a paper: PDF, SVG, PNG, PGFPlots, tables, data, and the bundle of all of them."""
+    from backend.figures.paper.export import write_figure
+    from backend.figures.recipes import Stored, load_figure
+
+    at = Home.resolve(home)
+    with _any_store(at) as store:
+        made = load_figure(spec, Stored(store, at))
+    written = write_figure(made, output, html=html)
+    if as_json:
+        print(json.dumps({"figure": made.id, "title": made.title, "folder": str(output), "files": written}))
+        return
+    print(f"{made.title}: {len(written)} files in {output}.")
 
 
 @app.command(name="app")

@@ -57,6 +57,11 @@ class Home:
         return self.root / "imports"
 
     @property
+    def figures(self) -> Path:
+        """Saved figures for papers, one JSON file each."""
+        return self.root / "figures"
+
+    @property
     def database(self) -> Path:
         """The DuckDB file; owned by one process at a time."""
         return self.root / "results.duckdb"

@@ -7,14 +7,14 @@ import streamlit as st
 from backend.errors import UserError
 from backend.figures.headline import PAPER_DEVICE, headline_density, paper_dram_gb
 from backend.figures.memory import hit_figure, speed_figure, time_figure
+from backend.figures.memory_scene import Asked, Scene, is_exact, scene
 from backend.figures.memory_sources import Source
 from pages._shared.address import Address
 from pages._shared.figures import show_figure
-from pages._shared.memory_controls import Asked, controls, preset_button
-from pages._shared.memory_data import headline_rows, known_sources
+from pages._shared.memory_controls import controls, preset_button
+from pages._shared.memory_data import LOADERS, headline_rows, known_sources
 from pages._shared.memory_offer import asked_runs, offer
 from pages._shared.memory_read_out import headline_table, read_out, where_from
-from pages._shared.memory_scene import Scene, is_exact, scene
 from pages._shared.navigation import draw
 from pages._shared.store import OpenStore, open_store
 
@@ -85,7 +85,7 @@ def _source(address: Address, known: list[Source]) -> Source | None:
 
 def _scene(asked: Asked, source: Source | None) -> Scene | None:
     try:
-        shown = scene(asked, source)
+        shown = scene(asked, source, LOADERS)
     except UserError as error:
         st.error(str(error), icon=":material/error:")
         return None

@@ -40,6 +40,8 @@ class Subject:
     @property
     def value_bytes(self) -> int:
         """Bytes of one weight as it runs."""
+        if self.loaded.dtype == "int8":
+            return 1
         return int(next(self.loaded.model.parameters()).element_size())
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backend.errors import UserError
+from backend.experiments.evaluations import FidelityEvaluation
 from backend.experiments.events import Measurement
 from backend.experiments.known import KnownResult, known_results
 from backend.experiments.laboratory import Laboratory
@@ -35,8 +36,11 @@ def measure_point(
         report: Told of the progress.
 
     Returns:
-        perplexity, nll, nll_stderr, delta_nll, delta_nll_stderr, kl, kl_stderr (nats/token), agreement,
-        scored_tokens, mlp_density, model_density, text_sha256, seconds, and what was measured by which run.
+        What was measured, with the cell's model, policy, settings, text and run. Of fidelity: perplexity,
+        nll, nll_stderr, delta_nll, delta_nll_stderr, kl, kl_stderr (nats/token), agreement, scored_tokens,
+        mlp_density, model_density, text_sha256, seconds. Of latency: tokens_per_s, ms_per_token_median, p10,
+        p90, dense_ms_per_token_median, speedup, mlp_ms, attention_ms, head_ms, overhead_ms, bytes_per_token,
+        bandwidth_bytes_per_s, bandwidth_share and more, times in milliseconds.
 
     Raises:
         UserError: Something asked for is wrong or missing, or the cell failed.
@@ -51,12 +55,13 @@ def measure_point(
         if cell.id not in known:
             raise UserError(folder.failure())
     result = known[cell.id]
+    record = _fidelity if isinstance(cell.evaluation, FidelityEvaluation) else _everything
     return {
         "model": cell.model,
         "policy": policy,
         "settings": cell.policy.canonical(),
         "text": cell.evaluation.text,
-        **_record(result),
+        **record(result),
         "text_sha256": cell.text_sha256,
         "seconds": result.seconds,
         "run": result.run,
@@ -64,7 +69,7 @@ def measure_point(
     }
 
 
-def _record(result: KnownResult) -> dict[str, Any]:
+def _fidelity(result: KnownResult) -> dict[str, Any]:
     found: dict[str, Measurement] = {each["metric"]: each for each in result.measurements}
     record: dict[str, Any] = {}
     for metric in ("perplexity", "nll", "delta_nll", "kl", "agreement", "mlp_density", "model_density"):
@@ -72,4 +77,13 @@ def _record(result: KnownResult) -> dict[str, Any]:
         if metric in WITH_STDERR:
             record[f"{metric}_stderr"] = found[metric]["stderr"]
     record["scored_tokens"] = found["nll"]["n"]
+    return record
+
+
+def _everything(result: KnownResult) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    for each in result.measurements:
+        record[each["metric"]] = each["value"]
+        if each["stderr"] is not None:
+            record[f"{each['metric']}_stderr"] = each["stderr"]
     return record

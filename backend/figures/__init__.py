@@ -8,6 +8,7 @@ from backend.figures.metrics import COST, QUALITY, Metric
 from backend.figures.palette import STYLES, Style, style_of
 from backend.figures.read_out import Feasible, MethodReading, best_within_budget, lowest, read_out, relative
 from backend.figures.spec import Axis, Baseline, FigureSpec, Provenance, Series
+from backend.figures.token_strip import TokenStrip
 from backend.figures.trade_off import TradeOffOptions, trade_off
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Provenance",
     "Series",
     "Style",
+    "TokenStrip",
     "TradeOffOptions",
     "at_cost",
     "best_within_budget",

@@ -7,6 +7,7 @@ from typing import Literal, Self
 import pandas as pd
 from pydantic import model_validator
 
+from backend.figures.drawing.text import titled
 from backend.figures.record import Record
 
 Better = Literal["higher", "lower"]
@@ -82,10 +83,3 @@ class HeatMap(Record):
             for column, value in zip(self.columns, values, strict=True)
         ]
         return pd.DataFrame(rows, columns=["row", "column", "value"]).astype({"value": "float64"})
-
-
-def titled(label: str, unit: str, better: Better | None) -> str:
-    """Return a quantity's title with unit and direction: "Time (ms, lower is better)"."""
-    asides = [unit, f"{better} is better" if better else ""]
-    inside = ", ".join(aside for aside in asides if aside)
-    return f"{label} ({inside})" if inside else label

@@ -123,7 +123,7 @@ def hit_figure(
         note=f"Solid: columns of up and gate (inputs); dashed: columns of down (neurons). {measured} over "
         "all layers, a cache each. Open: the simulated device's mean over layers. No device can run Belady's "
         "rule.",
-        provenance=Provenance(how=("measured", "simulated")),
+        provenance=Provenance(how=("measured", "simulated"), methods=("dip",)),
     )
 
 
@@ -149,7 +149,7 @@ def time_figure(here: Simulation, policy: str) -> FigureSpec:
         y=Axis(label="", range=(-0.6, 1.6), ticks=((0.0, rows[1][0]), (1.0, rows[0][0]))),
         series=tuple(series),
         note="Simulated. Compute takes no time: at batch one the device waits for weights.",
-        provenance=Provenance(how=("simulated",)),
+        provenance=Provenance(how=("simulated",), methods=(policy,)),
     )
 
 

@@ -9,12 +9,13 @@ import itertools
 
 from pydantic import BaseModel, ConfigDict
 
+from backend.figures.drawing.marks import GREY
+
 BLUE, VERMILLION, BLACK, ORANGE = "#0072B2", "#D55E00", "#000000", "#E69F00"
 GREEN, SKY, PURPLE = "#009E73", "#56B4E9", "#CC79A7"
 COLOURS = (BLUE, VERMILLION, BLACK, ORANGE, GREEN, SKY, PURPLE)
 MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "x", "cross", "star")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-GREY = "#8C8C8C"
 LIGHT_GREY = "#D9D9D9"
 _ON_DARK = {BLACK: LIGHT_GREY}
 """Black would vanish on a dark page; the others keep 3 : 1 against it."""

@@ -8,10 +8,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from backend.figures.drawing.scales import MISSING, STOPS, limits, short
+from backend.figures.drawing.marks import BAR_WIDTH, GREY
+from backend.figures.drawing.scales import MISSING, STOPS, limits
+from backend.figures.drawing.text import short
 from backend.figures.heat_map import HeatMap
-from backend.figures.palette import GREY
-from backend.figures.spec import BAR_WIDTH, Axis, Baseline, FigureSpec, Series
+from backend.figures.plotly_strip import strip_layout, strip_trace
+from backend.figures.spec import Axis, Baseline, FigureSpec, Series
 
 CONFIG: dict[str, Any] = {
     "showSendToCloud": False,
@@ -36,11 +38,13 @@ def to_plotly(spec: FigureSpec, *, dark: bool = False, height: int = 480, legend
         height: Pixels.
         legend: Whether there is a legend.
     """
+    # A logarithmic axis has no place for zero.
+    lines = [line for line in spec.baselines if line.value > 0 or not getattr(spec, line.axis).log]
     layout = {
         "xaxis": _axis(spec.x, dark),
         "yaxis": _axis(spec.y, dark),
-        "shapes": [_baseline(baseline, dark) for baseline in spec.baselines],
-        "annotations": [_baseline_name(baseline, dark) for baseline in spec.baselines],
+        "shapes": [_baseline(baseline, dark) for baseline in lines],
+        "annotations": [_baseline_name(baseline, getattr(spec, baseline.axis), dark) for baseline in lines],
         "height": height,
         "margin": {"l": 10, "r": 16, "t": 10, "b": 10},
         "showlegend": legend,
@@ -57,8 +61,11 @@ def to_plotly(spec: FigureSpec, *, dark: bool = False, height: int = 480, legend
     }  # fmt: skip
     if spec.heat is not None:
         layout |= _heat_layout(spec, spec.heat, dark)
+    if spec.strip is not None:
+        layout |= strip_layout(spec.strip, dark)
     traces = [_trace(series, dark) for series in spec.series]
     traces += [] if spec.heat is None else [_heat(spec.heat, dark)]
+    traces += [] if spec.strip is None else [strip_trace(spec.strip, dark)]
     # Made at once: Plotly checks everything anew with each update of a figure, which takes far longer.
     return go.Figure({"data": traces, "layout": layout})
 
@@ -227,18 +234,23 @@ def _decades(axis: Axis) -> float:
 
 
 def _baseline(baseline: Baseline, dark: bool) -> dict[str, Any]:
-    line = {"color": _INK[dark], "width": 1, "dash": "dash"}
+    line = {"color": _INK[dark], "width": 1, "dash": "dot" if baseline.role == "claim" else "dash"}
     ends = {"x0": 0, "x1": 1, "y0": baseline.value, "y1": baseline.value, "xref": "x domain", "yref": "y"}
     if baseline.axis == "x":
         ends = {"x0": baseline.value, "x1": baseline.value, "y0": 0, "y1": 1, "xref": "x", "yref": "y domain"}
     return {"type": "line", "line": line, **ends}
 
 
-def _baseline_name(baseline: Baseline, dark: bool) -> dict[str, Any]:
-    place = {"x": 0, "y": baseline.value, "xref": "x domain", "yref": "y"}
+def _baseline_name(baseline: Baseline, axis: Axis, dark: bool) -> dict[str, Any]:
+    """Return a line's name: a baseline's at the line's start, a claim's at its end."""
+    # Of a logarithmic axis annotations take the logarithm, shapes the value itself.
+    value = math.log10(baseline.value) if axis.log else baseline.value
+    end = 1 if baseline.role == "claim" else 0
+    place = {"x": end, "y": value, "xref": "x domain", "yref": "y"}
     if baseline.axis == "x":
-        place = {"x": baseline.value, "y": 1, "xref": "x", "yref": "y domain"}
+        place = {"x": value, "y": 1, "xref": "x", "yref": "y domain"}
     return {
         "text": html.escape(baseline.label), "showarrow": False, "font": {"color": _INK[dark]},
-        "xanchor": "left", "yanchor": "bottom" if baseline.axis == "y" else "top", **place,
+        "xanchor": "right" if end else "left", "yanchor": "bottom" if baseline.axis == "y" else "top",
+        **place,
     }  # fmt: skip

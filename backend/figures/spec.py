@@ -11,13 +11,13 @@ from typing import Literal, Self
 import pandas as pd
 from pydantic import Field, model_validator
 
-from backend.figures.heat_map import Better, HeatMap, titled
+from backend.figures.drawing.text import titled
+from backend.figures.heat_map import Better, HeatMap
 from backend.figures.palette import Style
 from backend.figures.record import Record
+from backend.figures.token_strip import TokenStrip
 
 How = Literal["measured", "simulated", "oracle"]
-BAR_WIDTH = 0.6
-"""How much of its row a bar fills."""
 
 
 class Axis(Record):
@@ -93,11 +93,13 @@ class Baseline(Record):
         value: Where.
         label: Its name.
         axis: The axis whose value it is.
+        role: "baseline" for what was measured or chosen here, "claim" for what a paper says.
     """
 
     value: float
     label: str
     axis: Literal["x", "y"] = "y"
+    role: Literal["baseline", "claim"] = "baseline"
 
 
 class Provenance(Record):
@@ -107,15 +109,17 @@ class Provenance(Record):
         runs: Ids of the runs that measured them.
         filters: What was selected, as names to values.
         how: Every way in which its numbers were got.
+        methods: Names of the methods whose numbers they are, where the series do not say it (a heat map).
     """
 
     runs: tuple[str, ...] = ()
     filters: dict[str, str] = Field(default_factory=dict)
     how: tuple[How, ...] = ()
+    methods: tuple[str, ...] = ()
 
 
 class FigureSpec(Record):
-    """A figure: series over two axes, or a heat map.
+    """A figure: series over two axes, a heat map, or a token strip.
 
     Attributes:
         title: What it is; also the text read out in its place.
@@ -123,7 +127,8 @@ class FigureSpec(Record):
         y: The vertical axis; of a heat map, what its rows are.
         series: What is drawn, in the order of the legend; none beside a heat map.
         baselines: Lines across.
-        heat: The heat map, None for a figure of series.
+        heat: The heat map, None for another kind of figure.
+        strip: The token strip, None for another kind of figure.
         note: What a reader has to know: what the error bars are, what is left out.
         provenance: Where the numbers came from.
     """
@@ -134,6 +139,7 @@ class FigureSpec(Record):
     series: tuple[Series, ...] = ()
     baselines: tuple[Baseline, ...] = ()
     heat: HeatMap | None = None
+    strip: TokenStrip | None = None
     note: str = ""
     provenance: Provenance = Provenance()
 
@@ -141,12 +147,18 @@ class FigureSpec(Record):
     def _one_kind(self) -> Self:
         if self.heat is not None and (self.series or self.baselines):
             raise ValueError("a heat map stands alone: it has no series and no baselines")
+        if self.strip is not None and (self.series or self.baselines or self.heat):
+            raise ValueError("a token strip stands alone: it has no series, no baselines and no heat map")
         return self
 
     def alt(self) -> str:
         """Return the figure in a sentence, for those who do not see it."""
         if self.heat is not None:
             return f"{self.title}. {self._heat_alt(self.heat)} {self.note}".strip()
+        if self.strip is not None:
+            text = "".join(self.strip.tokens)
+            coloured = f"{len(self.strip.tokens)} tokens coloured by {self.strip.scale.title}"
+            return f"{self.title}. {coloured}: {text} {self.note}".strip()
         names = ", ".join(series.label for series in self.series)
         axes = f"{self.y.title} against {self.x.title}" if self.y.label else self.x.title
         return f"{self.title}. {axes}; series: {names or 'none'}. {self.note}".strip()
@@ -154,8 +166,11 @@ class FigureSpec(Record):
     def frame(self) -> pd.DataFrame:
         """Return the figure's data, one row a point: series, x, y, their standard errors, cell.
 
-        Of a heat map, one row a cell: row, column, value.
+        Of a heat map, one row a cell: row, column, value; of a token strip, one row a token: its place, its
+        text, its value under the same names.
         """
+        if self.strip is not None:
+            return self.strip.frame()
         if self.heat is not None:
             return self.heat.frame()
         rows = [
@@ -180,6 +195,8 @@ class FigureSpec(Record):
         """Return the figure's data as CSV, under the axes' titles."""
         titles = {"x": self.x.title, "y": self.y.title}
         titles |= {f"{axis}_stderr": f"{title}, standard error" for axis, title in titles.items()}
+        if self.strip is not None:
+            titles = {"row": "place", "column": "token", "value": self.strip.scale.title}
         if self.heat is not None:
             named = {"row": self.y.title, "column": self.x.title, "value": self.heat.scale.title}
             titles = {key: title or key for key, title in named.items()}

@@ -150,7 +150,10 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return fp32 logits. # [N, d] → [N, V]"""
-        logits: Tensor = self.module(hidden).float()
+        return self.finish(self.module(hidden).float())
+
+    def finish(self, logits: Tensor) -> Tensor:
+        """Return logits from the linear head's own output: scaled and soft-capped. # [..., V]"""
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.softcap is not None:

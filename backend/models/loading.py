@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from backend.errors import UserError
 from backend.home import Home
 from backend.models.conversion import quiet_transformers
+from backend.models.quantization import round_to_int8
 from backend.models.sources import ModelFolder, resolve, weight_files
 from backend.models.wheel import Progress, silent
 from backend.registry import did_you_mean
@@ -19,8 +20,11 @@ from backend.registry import did_you_mean
 if TYPE_CHECKING:
     import torch
 
-DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-"""The dtypes a model can be loaded in, with their bytes a weight."""
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 5}
+"""The dtypes a model can be loaded in, with the bytes that a weight takes in memory.
+
+int8 is float32 rounded to what 8 bits hold, beside the 8-bit copy that decoding reads.
+"""
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -39,7 +43,7 @@ class LoadedModel:
         model: The Hugging Face causal language model: eval mode, ``requires_grad`` off.
         tokenizer: Its tokenizer.
         config: Its configuration.
-        dtype: "float32", "float16" or "bfloat16".
+        dtype: "float32", "float16", "bfloat16", or "int8" for float32 whose linear weights were rounded.
         device: Where its weights lie: "cpu", "cuda" or "mps".
         load_seconds: How long loading took, in seconds, without fetching.
     """
@@ -64,7 +68,8 @@ def load_model(
     Args:
         model: A catalog name, a hub id or a folder; see :func:`backend.models.sources.resolve`.
         home: Where fetched models lie.
-        dtype: The weights' type in memory: "float32", "float16" or "bfloat16".
+        dtype: The weights' type in memory: "float32", "float16" or "bfloat16"; "int8" rounds the linear
+            weights of float32 to 8 bits.
         device: "cpu", "cuda", "mps", or "auto" for the best there is.
         progress: Called with messages and shares of each step.
 
@@ -186,7 +191,7 @@ def _load(folder: ModelFolder, dtype: str, device: str) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    torch_dtype: torch.dtype = getattr(torch, dtype)
+    torch_dtype: torch.dtype = torch.float32 if dtype == "int8" else getattr(torch, dtype)
     with quiet_transformers():
         try:
             config: Any = AutoConfig.from_pretrained(folder.path, trust_remote_code=False)
@@ -217,6 +222,8 @@ def _load(folder: ModelFolder, dtype: str, device: str) -> tuple[Any, Any]:
                 f"{folder.name} has no tokenizer that can be read ({_first_line(error)}); "
                 "its files belong beside the weights."
             ) from error
+    if dtype == "int8":
+        round_to_int8(model)
     if device != "cpu":
         model = model.to(device)
     return model.eval().requires_grad_(False), tokenizer

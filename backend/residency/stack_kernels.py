@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from backend.residency.compiling import compiled
+from backend.compiling import compiled
 from backend.residency.step_kernels import BELADY, RANDOM, draw, fetch, load_key, scratch, touch
 
 WAITING, PLACED = 1, 2

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from backend.residency.compiling import compiled
+from backend.compiling import compiled
 
 LRU, LFU, RANDOM, BELADY = range(4)
 NEVER = 2**31 - 1

@@ -40,6 +40,7 @@ class Reading:
         self.policy = policy
         self.tokens = 0
         self._mlp: dict[int, float] = dict.fromkeys(anatomy.mlps, 0.0)
+        self._first = min(anatomy.mlps)
         self._attention: dict[tuple[int, Literal["attn_in", "attn_out"]], float] = {}
         self._tallies: dict[str, Tally] = {}
 
@@ -52,13 +53,22 @@ class Reading:
             mask_mid: Neurons kept, None for all. # [B, T, n]
             tokens: B·T.
         """
-        first = _share(mask_in)
-        middle = _share(mask_mid)
+        self.add_shares(layer, _share(mask_in), _share(mask_mid), tokens)
+
+    def add_shares(self, layer: int, first: float | Tensor, middle: float | Tensor, tokens: int) -> None:
+        """Account for a layer's MLP by the shares of inputs and of neurons that its tokens kept.
+
+        Args:
+            layer: The layer.
+            first: Share of inputs kept, one for all tokens or one each. # [B, T]
+            middle: Share of neurons kept. # [B, T]
+            tokens: B·T.
+        """
         charged = self.policy.needs - self.policy.uncharged
         rows = sum(first if name in charged else first * middle for name in ("gate", "up"))
         per_token = (rows + middle) / 3
         self._mlp[layer] += per_token * tokens if isinstance(per_token, float) else float(per_token.sum())
-        if layer == min(self._mlp):
+        if layer == self._first:
             self.tokens += tokens
 
     def add_attention(self, layer: int, site: Literal["attn_in", "attn_out"], mask: Tensor | None) -> None:

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from backend.errors import UserError
 from backend.settings import setting
 from backend.sparsity.glu import DIP_PAPER
-from backend.sparsity.policy import Activations, Context, Policy, method
+from backend.sparsity.policy import Activations, Context, Policy, Ranking, Site, method
 from backend.sparsity.selection import kept_count, top_k_mask
 
 if TYPE_CHECKING:
@@ -120,14 +120,24 @@ class DIP(Policy):
 
     def mlp_in(self, x: Tensor, context: Context) -> Tensor:
         """Keep the largest ``|x|``; one mask serves W_g and W_u. # [B, T, d]"""
-        keep, _ = self.keeps(context.layer, context.layers)
-        return top_k_mask(x.abs(), kept_count(keep, x.shape[-1]))
+        return top_k_mask(x.abs(), self._kept("mlp_in", x.shape[-1], context))
 
     def mlp_mid(self, activations: Activations, context: Context) -> Tensor:
         """Keep the largest ``|â|`` of the input-pruned activations. # [B, T, n]"""
         assert activations.neurons is not None
-        _, keep = self.keeps(context.layer, context.layers)
-        return top_k_mask(activations.neurons.abs(), kept_count(keep, activations.neurons.shape[-1]))
+        neurons = activations.neurons
+        return top_k_mask(neurons.abs(), self._kept("mlp_mid", neurons.shape[-1], context))
+
+    def as_ranking(self, site: Site, context: Context) -> Ranking | None:
+        """Rank inputs by ``|x|`` and neurons by ``|â|``."""
+        assert context.mlp is not None
+        if site == "mlp_in":
+            return Ranking("x", self._kept(site, context.mlp.hidden_size, context))
+        return Ranking("neurons", self._kept(site, context.mlp.neurons, context))
+
+    def _kept(self, site: Site, size: int, context: Context) -> int:
+        input_keep, neuron_keep = self.keeps(context.layer, context.layers)
+        return kept_count(input_keep if site == "mlp_in" else neuron_keep, size)
 
 
 def _mean(share: float | tuple[float, ...] | None) -> float:

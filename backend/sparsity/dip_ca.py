@@ -115,6 +115,10 @@ class DIPCA(DIP):
         _, keep = self.keeps(context.layer, context.layers)
         return self._choose("mlp_mid", activations.neurons, keep, context)
 
+    def as_ranking(self, site: Site, context: Context) -> None:
+        """Return None: what is chosen depends on the cache, not on the magnitudes alone."""
+        return
+
     def tallies(self, context: Context) -> list[Tally]:
         """Return hit rates, by hook and of all weights read, and what was loaded."""
         assert context.mlp is not None

@@ -96,7 +96,7 @@ class MaskedEngine:
 
         with torch.inference_mode(), ExitStack() as stack:
             for mlp in self.anatomy.mlps.values():
-                stack.enter_context(_replaced_forward(mlp.module, _observed(mlp, observer)))
+                stack.enter_context(replaced_forward(mlp.module, _observed(mlp, observer)))
             for input_ids in batches:
                 self.anatomy.decoder(input_ids=input_ids, use_cache=False)
         return observer.fit()
@@ -126,25 +126,47 @@ class MaskedEngine:
             The accounting, growing with each call of the model.
         """
         reading = Reading(self.anatomy, policy)
-        sites = policy.sites()
+        contexts = self.contexts(policy, sequences, calibration, prepared)
+        with self.masked(policy, contexts, reading, watch):
+            yield reading
+        for layer in self.anatomy.mlps:
+            for tally in policy.tallies(contexts[layer]):
+                reading.add_tally(tally)
 
-        def context(layer: int) -> Context:
-            attention = self.anatomy.attentions.get(layer)
-            return Context(
+    def contexts(
+        self, policy: Policy, sequences: Sequence[int] = (0,), calibration: Any = None, prepared: Any = None
+    ) -> dict[int, Context]:
+        """Return each layer's context, with fresh state; arguments as for :meth:`applied`."""
+        return {
+            layer: Context(
                 layer=layer,
                 layers=self.anatomy.layers,
                 mlp=self.anatomy.mlps.get(layer),
-                heads=None if attention is None else attention.heads,
+                heads=None if (at := self.anatomy.attentions.get(layer)) is None else at.heads,
                 state=policy.start(layer, sequences),
                 calibration=calibration,
                 prepared=prepared,
             )
+            for layer in range(self.anatomy.layers)
+        }
 
-        contexts = {layer: context(layer) for layer in range(self.anatomy.layers)}
+    @contextmanager
+    def masked(
+        self, policy: Policy, contexts: dict[int, Context], reading: Reading, watch: Watch | None = None
+    ) -> Iterator[None]:
+        """Mask the model for the time of a ``with`` block, going on from the contexts' state.
+
+        Args:
+            policy: The policy.
+            contexts: Each layer's context, from :meth:`contexts`.
+            reading: The accounting to add to.
+            watch: Shown each MLP mask as it is applied.
+        """
+        sites = policy.sites()
         with ExitStack() as stack:
             for layer, mlp in self.anatomy.mlps.items():
                 forward = _masked(mlp, policy, contexts[layer], reading, watch)
-                stack.enter_context(_replaced_forward(mlp.module, forward))
+                stack.enter_context(replaced_forward(mlp.module, forward))
             for layer, attention in self.anatomy.attentions.items():
                 if "attn_in" in sites:
                     stack.enter_context(_masked_input(attention, "attn_in", policy, contexts[layer], reading))
@@ -152,10 +174,7 @@ class MaskedEngine:
                     stack.enter_context(
                         _masked_input(attention, "attn_out", policy, contexts[layer], reading)
                     )
-            yield reading
-        for layer in self.anatomy.mlps:
-            for tally in policy.tallies(contexts[layer]):
-                reading.add_tally(tally)
+            yield
 
 
 def _masked(
@@ -205,7 +224,8 @@ def _observed(mlp: GatedMLP, observer: Observer) -> Callable[[Tensor], Tensor]:
 
 
 @contextmanager
-def _replaced_forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def replaced_forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Compute a module by another function for the time of a ``with`` block."""
     module.forward = forward
     try:
         yield

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from backend.sparsity.glu import DIP_PAPER
 from backend.sparsity.neuron_pruning import NeuronPruning
-from backend.sparsity.policy import Activations, Context, method
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from backend.sparsity.policy import method
 
 
 @method
@@ -24,8 +19,4 @@ class GatePruning(NeuronPruning):
     paper = DIP_PAPER
     limits = "The gate is read whole, so its MLP density never falls below 1/3."
     needs = frozenset({"gate"})
-
-    def score(self, activations: Activations, context: Context) -> Tensor:
-        """Score neurons by ``|act(W_g x)|``. # [B, T, n]"""
-        assert activations.gate is not None
-        return activations.gate.abs()
+    ranked = "gate"

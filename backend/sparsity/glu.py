@@ -6,10 +6,11 @@ contribution of one neuron to the MLP's output.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from backend.sparsity.neuron_pruning import NeuronPruning
-from backend.sparsity.policy import Activations, Context, method
+from backend.sparsity.policy import Activations, Context, Ranking, Site, method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,11 +30,7 @@ class GLUPruning(NeuronPruning):
     paper = DIP_PAPER
     limits = "Gate and up are read whole, so its MLP density never falls below 2/3."
     needs = frozenset({"gate", "up"})
-
-    def score(self, activations: Activations, context: Context) -> Tensor:
-        """Score neurons by ``|a|``. # [B, T, n]"""
-        assert activations.neurons is not None
-        return activations.neurons.abs()
+    ranked = "neurons"
 
 
 @method
@@ -60,6 +57,11 @@ class MagnitudeNorm(GLUPruning):
 
     def score(self, activations: Activations, context: Context) -> Tensor:
         """Score neurons by the exact L2 norm of what each adds to the output. # [B, T, n]"""
-        assert activations.neurons is not None
         assert context.mlp is not None
-        return activations.neurons.float().abs() * context.mlp.down_column_norms
+        return super().score(activations, context).float() * context.mlp.down_column_norms
+
+    def as_ranking(self, site: Site, context: Context) -> Ranking | None:
+        """Rank neurons by their magnitude, weighed by the norms."""
+        found = super().as_ranking(site, context)
+        assert context.mlp is not None
+        return found and replace(found, weights=context.mlp.down_column_norms)

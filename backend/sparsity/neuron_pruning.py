@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from backend.errors import UserError
 from backend.settings import setting
-from backend.sparsity.policy import Activations, Context, Policy
+from backend.sparsity.policy import Activations, Context, Policy, Ranked, Ranking, Site
 from backend.sparsity.selection import kept_count, top_k_mask
 
 if TYPE_CHECKING:
@@ -22,18 +22,30 @@ class NeuronPruning(Policy):
 
     sweep_setting: ClassVar[str | None] = "keep"
 
+    ranked: ClassVar[Ranked | None] = None
+    """The activation whose magnitude is the score; None where ``score`` says otherwise."""
+
     keep: float = setting(
         0.5, "Share of neurons kept per token.", unit="share of neurons", symbol="ρ", gt=0, le=1
     )
 
     def score(self, activations: Activations, context: Context) -> Tensor:
-        """Return the neurons' scores, the largest kept. # [B, T, n]"""
-        raise NotImplementedError
+        """Return the neurons' scores, the largest kept: magnitudes of ``ranked``. # [B, T, n]"""
+        assert self.ranked is not None, "a policy that ranks by no one activation says its own score"
+        values: Tensor = getattr(activations, self.ranked)
+        return values.abs()
 
     def mlp_mid(self, activations: Activations, context: Context) -> Tensor | None:
         """Keep the k = max(1, round(keep·n)) neurons with the largest score. # [B, T, n]"""
         scores = self.score(activations, context)
         return top_k_mask(scores, kept_count(self.keep, scores.shape[-1]))
+
+    def as_ranking(self, site: Site, context: Context) -> Ranking | None:
+        """Rank neurons by the magnitude of one activation, where that is the score."""
+        if site != "mlp_mid" or self.ranked is None:
+            return None
+        assert context.mlp is not None
+        return Ranking(self.ranked, kept_count(self.keep, context.mlp.neurons))
 
     @classmethod
     def density_floor(cls) -> float:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Site = Literal["mlp_in", "mlp_mid", "attn_in", "attn_out"]
 Projection = Literal["gate", "up", "down"]
+Ranked = Literal["x", "gate", "up", "neurons"]
 SITES: tuple[Site, ...] = ("mlp_in", "mlp_mid", "attn_in", "attn_out")
 
 
@@ -74,6 +75,21 @@ class Context:
     state: Any = None
     calibration: Any = None
     prepared: Any = None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A mask that keeps the k largest magnitudes of something computed, so that a kernel can choose itself.
+
+    Attributes:
+        of: The input of the MLP, or which of its activations.
+        k: Entries kept.
+        weights: Factors on the magnitudes; None for none. # [N]
+    """
+
+    of: Ranked
+    k: int
+    weights: Tensor | None = None
 
 
 class Observer(Protocol):
@@ -194,6 +210,13 @@ class Policy(Settings):
 
     def attn_out(self, x: Tensor, context: Context) -> Tensor | None:
         """Choose entries of the heads' outputs: columns of the output projection. # [B, T, h·d_h]."""
+        return None
+
+    def as_ranking(self, site: Site, context: Context) -> Ranking | None:
+        """Return the mask of an MLP site as a ranking, if it is one; it says what ``mlp_in``, ``mlp_mid`` do.
+
+        Decoding that skips weights then chooses in its own kernels; without it, it asks for the mask.
+        """
         return None
 
     def start(self, layer: int, sequences: Sequence[int]) -> Any:

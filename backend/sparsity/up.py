@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from backend.sparsity.neuron_pruning import NeuronPruning
-from backend.sparsity.policy import Activations, Context, method
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from backend.sparsity.policy import method
 
 
 @method
@@ -25,8 +20,4 @@ class UpPruning(NeuronPruning):
     paper = "Federici et al., arXiv 2412.01380; COUNTDOWN-M, arXiv 2505.17701"
     limits = "The up projection is read whole, so its MLP density never falls below 1/3."
     needs = frozenset({"up"})
-
-    def score(self, activations: Activations, context: Context) -> Tensor:
-        """Score neurons by ``|W_u x|``. # [B, T, n]"""
-        assert activations.up is not None
-        return activations.up.abs()
+    ranked = "up"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import streamlit as st
 import yaml
@@ -11,6 +11,7 @@ from backend.errors import UserError
 from backend.evaluation.texts import TEXTS
 from backend.experiments import client
 from backend.experiments.evaluations import FidelityEvaluation
+from backend.experiments.evaluations.kinds import Dtype
 from backend.experiments.sweep import Sweep
 from backend.models import CATALOG, DEFAULT_MODEL, OTHER_SOURCES
 from backend.results import queries
@@ -96,7 +97,7 @@ def _from_form(address: Address) -> Sweep | None:
             "Text", list(TEXTS), key="text", bind="query-params", accept_new_options=True,
             help="A named text or the path of a text file on this machine",
         )  # fmt: skip
-        dtype = address.choice("Precision", ("float32", "bfloat16", "float16"), "dtype")
+        dtype = address.choice("Precision", get_args(Dtype), "dtype")
     with third:
         address.check_number("tokens", "tokens", 2, 10_000_000)
         tokens = st.number_input("Tokens", 2, 10_000_000, 4_096, 512, key="tokens", bind="query-params")

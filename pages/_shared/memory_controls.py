@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import streamlit as st
 
@@ -18,48 +17,17 @@ from backend.devices import (
 )
 from backend.errors import UserError
 from backend.figures.headline import PAPER_DEVICE, PAPER_DRAM_GB, PAPER_SHAPE, paper_dram_gb
+from backend.figures.memory_scene import Asked
 from backend.figures.memory_sources import CACHE_AWARE, PLAIN
+from backend.figures.memory_subjects import GB
 from backend.residency import Eviction
 from pages._shared.address import Address
 
-GB = 1e9
 POLICIES = {"DIP": PLAIN, "DIP-CA": CACHE_AWARE}
 SPLITS = {"Uniform": "uniform", "Better": "optimised"}
 IO = {"In turn": False, "Overlapped": True}
 _RULES: dict[str, Eviction] = {"LRU": "lru", "LFU": "lfu", "Belady (bound)": "belady"}
 _LENGTHS = ("512", "1024", "2048", "4096", "8192", "32768")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the controls say.
-
-    Attributes:
-        device: The device.
-        shape: The simulated model.
-        dram_gb: DRAM for the model.
-        policy: ``dip`` or ``dip_ca``.
-        density: Target MLP density.
-        gamma: γ of DIP-CA.
-        eviction: The caches' rule.
-        settings: What the simulator assumes.
-        log: Logarithmic axis of speeds.
-    """
-
-    device: DeviceProfile
-    shape: ModelShape
-    dram_gb: float
-    policy: str
-    density: float
-    gamma: float
-    eviction: Eviction
-    settings: SimulatorSettings
-    log: bool
-
-    @property
-    def model_gb(self) -> float:
-        """The whole model with its KV cache."""
-        return footprint(self.shape, self.settings.precision, self.settings.sequence_tokens).total / GB
 
 
 def preset_button(density: float | None) -> None:

@@ -9,6 +9,7 @@ import streamlit as st
 from backend.devices import ModelShape, RecordedHook
 from backend.experiments.recordings import FOLDER, Recording, RecordingInfo, load_recording, recordings
 from backend.figures.headline import HeadlineRow, headline
+from backend.figures.memory_scene import Loaders
 from backend.figures.memory_sources import Source, sources
 from backend.home import SEED
 from backend.residency import Eviction
@@ -69,3 +70,5 @@ _sources = st.cache_resource(_query_sources, show_spinner=False, max_entries=4)
 _recording = st.cache_resource(_load, show_spinner=False, max_entries=16)
 _hooks = st.cache_resource(_make_hooks, show_spinner=False, max_entries=32)
 _headline = st.cache_resource(_compute, show_spinner="Simulating the headline …", max_entries=16)
+LOADERS = Loaders(recording_of, hooks_of)
+"""What a scene reads recordings with."""

@@ -9,11 +9,11 @@ import streamlit as st
 from backend.errors import UserError
 from backend.experiments import client
 from backend.experiments.sweep import one_policy, point_beside_dense
+from backend.figures.memory_scene import Asked
 from backend.figures.memory_sources import CACHE_AWARE, PLAIN, Source, Wanted
 from backend.figures.memory_subjects import cache_share_at
 from backend.models import DEFAULT_MODEL
 from backend.results import queries
-from pages._shared.memory_controls import Asked
 from pages._shared.run_progress import UNFINISHED, show_progress
 from pages._shared.store import OpenStore
 

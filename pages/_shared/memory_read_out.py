@@ -6,9 +6,9 @@ import pandas as pd
 import streamlit as st
 
 from backend.figures.headline import PAPER_MEMORY_SAVED, PAPER_SPEEDUP, HeadlineRow
+from backend.figures.memory_scene import Scene, is_exact
 from backend.figures.memory_sources import CACHE_AWARE, Source, target_density
 from backend.figures.memory_subjects import cache_share_at
-from pages._shared.memory_scene import Scene, is_exact
 from pages._shared.text import as_rise, with_error
 
 

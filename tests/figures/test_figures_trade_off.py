@@ -5,8 +5,8 @@ import pytest
 from backend.errors import UserError
 from backend.figures import STYLES, FigureSpec, TradeOffOptions, at_cost, read_out, style_of, trade_off
 from backend.figures.curves import curves, point_label
+from backend.figures.drawing import marks
 from backend.figures.findings import findings, within_budget
-from backend.figures.matplotlib_renderer import _DASHES, _MARKERS
 from backend.figures.metrics import ALL, QUALITY
 from backend.figures.palette import COLOURS, DASHES, MARKERS
 from backend.sparsity import METHODS
@@ -18,8 +18,8 @@ def test_every_method_has_a_look_of_its_own() -> None:
     assert len({(s.colour, s.marker, s.dash) for s in styles}) == len(METHODS)
     assert style_of("dip").colour == "#0072B2"
     assert {s.colour for s in styles} <= set(COLOURS)
-    assert set(MARKERS) == set(_MARKERS)
-    assert set(DASHES) == set(_DASHES)
+    assert set(MARKERS) == set(marks.MARKERS)
+    assert set(DASHES) == set(marks.DASHES)
 
 
 def test_a_new_method_gets_a_free_look(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from backend.experiments.evaluations.answers import AnswersEvaluation
 from backend.experiments.evaluations.fidelity import FidelityEvaluation
 from backend.experiments.evaluations.kinds import EVALUATIONS, Evaluation, Outcome, make_evaluation
+from backend.experiments.evaluations.latency import LatencyEvaluation
 from backend.experiments.evaluations.ranks import RanksEvaluation
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "AnswersEvaluation",
     "Evaluation",
     "FidelityEvaluation",
+    "LatencyEvaluation",
     "Outcome",
     "RanksEvaluation",
     "make_evaluation",

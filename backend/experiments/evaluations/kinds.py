@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from backend.experiments.events import Measurement
     from backend.experiments.laboratory import Laboratory
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 DEFAULT_KIND = "fidelity"
 
 
@@ -50,7 +50,9 @@ class Evaluation(Settings):
     """Its results hold for the machine that made them: the machine is part of a cell's id."""
 
     text: str = setting("wikitext2", "A named text (wikitext2, prose) or the path of a text file.")
-    dtype: Dtype = setting("float32", "Precision of weights and arithmetic.")
+    dtype: Dtype = setting(
+        "float32", "Precision of weights and arithmetic; int8: linear weights in 8 bits, the rest float32."
+    )
 
     @property
     def steps(self) -> int:

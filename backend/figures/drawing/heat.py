@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .scales import MISSING, STOPS, colour_at, ink_on, limits, short
+from .glyphs import readable
+from .scales import MISSING, STOPS, colour_at, ink_on, limits
+from .text import LETTER, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
 
 _FEW = 600
 """Up to so many cells there are thin gaps between them."""
-_LETTER_SHARE = 0.5
-"""Mean width of a letter, in font sizes."""
 
 
 def draw_heat(axes: Axes, heat: HeatMap, width_in: float, height_in: float, font_size: float) -> Any:
@@ -53,9 +53,9 @@ def draw_heat(axes: Axes, heat: HeatMap, width_in: float, height_in: float, font
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    _label_columns(axes, heat.columns, width_in, font_size)
+    _label_columns(axes, [readable(name) for name in heat.columns], width_in, font_size)
     step = _step(rows, height_in, 1.3 * font_size / 72)
-    axes.set_yticks(range(0, rows, step), heat.rows[::step])
+    axes.set_yticks(range(0, rows, step), [readable(name) for name in heat.rows[::step]])
     if heat.show_values:
         _write_values(axes, heat, low, high, font_size)
     return mesh
@@ -63,7 +63,7 @@ def draw_heat(axes: Axes, heat: HeatMap, width_in: float, height_in: float, font
 
 def _label_columns(axes: Axes, labels: Sequence[str], width_in: float, font_size: float) -> None:
     longest = max((len(label) for label in labels), default=0)
-    level = (longest * _LETTER_SHARE + 0.6) * font_size / 72
+    level = (longest * LETTER + 0.6) * font_size / 72
     step = _step(len(labels), width_in, level)
     if step > 1 and longest > 4:  # words are turned and all kept as far as they fit; numbers are thinned
         step = _step(len(labels), width_in, 1.2 * font_size / 72)

@@ -64,7 +64,6 @@ def ink_on(colour: tuple[float, float, float]) -> str:
     return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#FFFFFF"
 
 
-def short(value: float) -> str:
-    """Return a value as it stands in a cell: three significant digits, no exponent for common sizes."""
-    text = f"{value:.3g}"
-    return (text if "e" not in text else f"{value:.1e}").replace("-", "−")
+def rgb_text(colour: tuple[float, float, float]) -> str:
+    """Return a colour as CSS writes it."""
+    return "rgb({:.0f},{:.0f},{:.0f})".format(*(255 * part for part in colour))

@@ -1,17 +1,28 @@
-"""From the controls of "DIP and memory" to what is simulated: the point, its curve, its neighbours."""
+"""From what is asked of the memory simulator to what is shown: the point, its curve, its neighbours."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from backend.devices import DramCurve, Simulation, footprint, simulator_of
-from backend.experiments.recordings import Recording
+from backend.devices import (
+    DeviceProfile,
+    DramCurve,
+    ModelShape,
+    RecordedHook,
+    Simulation,
+    SimulatorSettings,
+    footprint,
+    simulator_of,
+)
+from backend.experiments.recordings import Recording, RecordingInfo
 from backend.figures.headline import from_recording
 from backend.figures.memory import SpeedLine
 from backend.figures.memory_sources import CACHE_AWARE, PLAIN, CachePoint, Source, Wanted, target_density
 from backend.figures.memory_subjects import (
+    GB,
     Subject,
     assumed,
     cache_share_at,
@@ -19,16 +30,60 @@ from backend.figures.memory_subjects import (
     from_point,
     wanted_point,
 )
+from backend.residency import Eviction
 from backend.sparsity import make_policy
-from pages._shared.memory_controls import GB, Asked
-from pages._shared.memory_data import hooks_of, recording_of
 
 _SIZES = 80
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of the simulator.
+
+    Attributes:
+        device: The device.
+        shape: The simulated model.
+        dram_gb: DRAM for the model.
+        policy: ``dip`` or ``dip_ca``.
+        density: Target MLP density.
+        gamma: γ of DIP-CA.
+        eviction: The caches' rule.
+        settings: What the simulator assumes.
+        log: Logarithmic axis of speeds.
+    """
+
+    device: DeviceProfile
+    shape: ModelShape
+    dram_gb: float
+    policy: str
+    density: float
+    gamma: float
+    eviction: Eviction
+    settings: SimulatorSettings
+    log: bool
+
+    @property
+    def model_gb(self) -> float:
+        """The whole model with its KV cache."""
+        return footprint(self.shape, self.settings.precision, self.settings.sequence_tokens).total / GB
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """How recordings are read; a page keeps them.
+
+    Attributes:
+        recording: Reads a recording.
+        hooks: Returns a recording's hooks under one rule.
+    """
+
+    recording: Callable[[RecordingInfo], Recording]
+    hooks: Callable[[RecordingInfo, Eviction], Sequence[RecordedHook]]
+
+
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What the page shows for one state of its controls.
+    """What is shown for one state of the controls.
 
     Attributes:
         asked: The controls.
@@ -68,7 +123,7 @@ class Scene:
         return footprint(self.asked.shape, settings.precision, settings.sequence_tokens).mlp
 
 
-def scene(asked: Asked, source: Source | None) -> Scene | None:
+def scene(asked: Asked, source: Source | None, loaders: Loaders) -> Scene | None:
     """Return what is simulated, None if DIP-CA was asked for and no point of it is stored.
 
     Raises:
@@ -78,9 +133,9 @@ def scene(asked: Asked, source: Source | None) -> Scene | None:
     sizes = np.linspace(0.5 * size.static, size.total, _SIZES) / GB
     dense = simulator_of(asked.device, asked.shape, make_policy("dense", {}), settings=asked.settings)
     wanted, points, recording = None, [], None
-    plain = _plain(asked, source)
+    plain = _plain(asked, source, loaders)
     if source is not None and (info := source.recording(asked.density)) is not None:
-        recording = recording_of(info)
+        recording = loaders.recording(info)
     if asked.policy == CACHE_AWARE:
         found = _aware(asked, source)
         if found is None or source is None:
@@ -97,11 +152,11 @@ def scene(asked: Asked, source: Source | None) -> Scene | None:
     return Scene(asked, subject, here, dense.curve(sizes), lines, recording, points, wanted)
 
 
-def _plain(asked: Asked, source: Source | None) -> Subject:
+def _plain(asked: Asked, source: Source | None, loaders: Loaders) -> Subject:
     info = None if source is None else source.recording(asked.density)
     if source is None or info is None:
         return assumed(make_policy(PLAIN, {"density": asked.density}))
-    return from_recording(info, hooks_of(info, asked.eviction), source.loss(info), asked.eviction)
+    return from_recording(info, loaders.hooks(info, asked.eviction), source.loss(info), asked.eviction)
 
 
 def _aware(asked: Asked, source: Source | None) -> tuple[Wanted, CachePoint] | None:
