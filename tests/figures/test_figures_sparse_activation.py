@@ -160,6 +160,7 @@ def test_the_heat_map_has_a_row_a_metric_and_a_column_a_layer():
     assert spec.heat.columns == ("0", "1")
     assert spec.heat.values == ((0.5, 0.6),)
     assert "at most 0.010" in spec.note
+    assert spec.provenance.methods == ("corrected_gxo",)
 
 
 def test_every_figure_can_be_drawn_for_screen_and_paper():

@@ -27,6 +27,7 @@ def alike_map(values: pd.DataFrame, metric: str) -> FigureSpec:
     known = with_variants(values)
     layers = sorted(known["layer"].unique().tolist())
     rows, labels = [], []
+    methods = tuple(dict.fromkeys(variant.policy for variant in variants(known)))
     for variant in variants(known):
         mine = known[known["variant"] == variant].drop_duplicates("layer", keep="last")
         found = dict(zip(mine["layer"], mine["value"].astype(float), strict=True))
@@ -48,7 +49,7 @@ def alike_map(values: pd.DataFrame, metric: str) -> FigureSpec:
             ),
         ),
         note=_note(known, metric),
-        provenance=provenance_of(known),
+        provenance=provenance_of(known).model_copy(update={"methods": methods}),
     )
 
 
