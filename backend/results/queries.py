@@ -26,16 +26,9 @@ MEASUREMENT_COLUMNS = (
     "model", "policy", "settings", "text", "metric", "value", "stderr", "n", "unit", "how", "run",
 )  # fmt: skip
 """The columns of :func:`measurements`, which are those of the CLI's ``results``."""
-# JSON is parsed only where its text has the key: that is many times as fast as parsing every cell's.
-_KIND = (
-    """CASE WHEN evaluation::VARCHAR LIKE '%"kind"%' THEN coalesce(evaluation ->> '$.kind', """
-    f"'{DEFAULT_KIND}') ELSE '{DEFAULT_KIND}' END"
-)
+_KIND = f"coalesce(evaluation ->> '$.kind', '{DEFAULT_KIND}')"
 """The kind of a cell's evaluation; the default one is not written."""
-_PROMPT = (
-    """CASE WHEN evaluation::VARCHAR LIKE '%"prompt"%' """
-    "THEN TRY_CAST(evaluation ->> '$.prompt' AS BIGINT) END"
-)
+_PROMPT = "TRY_CAST(evaluation ->> '$.prompt' AS BIGINT)"
 """Dense tokens before the sparse ones of each window of a text; NULL where there were none."""
 _NUMERIC = ("value", "stderr", "n")
 
@@ -234,6 +227,11 @@ def points(
     )
 
 
+def _of_evaluations(condition: str) -> str:
+    """Return a condition on the JSON of a cell's evaluation, parsed once for each text there is of it."""
+    return f"evaluation IN (SELECT evaluation FROM (SELECT DISTINCT evaluation FROM cells) WHERE {condition})"
+
+
 def evaluations(store: Store, policies: Collection[str] | None = None) -> pd.DataFrame:
     """Return on what windows of what text fidelity was measured, those with most cells first.
 
@@ -253,7 +251,7 @@ def evaluations(store: Store, policies: Collection[str] | None = None) -> pd.Dat
         SELECT '{DEFAULT_KIND}' AS kind, max(model) AS model, model_sha256, max(text) AS text, text_sha256,
                tokens, "window", stride, dtype, count(*) AS cells
         FROM cells SEMI JOIN results USING (cell_id)
-        WHERE {_KIND} = '{DEFAULT_KIND}' AND {_PROMPT} IS NULL
+        WHERE {_of_evaluations(f"{_KIND} = '{DEFAULT_KIND}' AND {_PROMPT} IS NULL")}
         GROUP BY model_sha256, text_sha256, tokens, "window", stride, dtype
         {having} ORDER BY cells DESC, model, text, tokens, "window", stride, dtype
         """,
