@@ -61,8 +61,9 @@ format: dev
 	$(VENV)/bin/ruff check --fix .
 
 # The committed seed results, made again: hours on two cores; goes on where it was cut off. Let nothing run beside
-# the latency sweeps.
-SWEEPS := seed dip-ca dip-ca-headline int8 latency latency-int8
+# the latency sweeps. Those of sparse activation need a data root (SPARSITY_LENS_DATA) with eval/TruthfulQA.csv.
+SWEEPS := seed dip-ca dip-ca-headline int8 latency latency-int8 \
+	$(addprefix sparse-activation-,forced labels text label-free free ranks)
 seed: env model
 	set -e; for sweep in $(SWEEPS); do $(PYTHON) -m backend sweep data/sweeps/$$sweep.yaml --resume; done
 

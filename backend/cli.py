@@ -315,6 +315,32 @@ def misscurve(
 
 @app.command()
 @sentences
+def verdict(
+    model: ModelOption = "smollm2-135m", home: HomeOption = None, as_json: JsonOption = False
+) -> None:
+    """Say from stored results whether 80 % sparsity costs under 5 %, and how much of that is the label."""
+    from dataclasses import asdict
+
+    from backend.figures.sparse_activation import answer, verdicts
+    from backend.results import attribution, queries
+
+    with _any_store(Home.resolve(home)) as store:
+        known = [attribution.answer_evaluations(store), queries.evaluations(store)]
+        hashes = {str(sha) for each in known for sha in each[each["model"] == model]["model_sha256"]}
+        if not hashes:
+            raise UserError(
+                f"Nothing is stored of {model}; run data/sweeps/sparse-activation-forced.yaml with it first."
+            )
+        found = [each for sha in sorted(hashes) for each in verdicts(store, sha)]
+    record = {"model": model, "answer": answer(found, model), "verdicts": [asdict(each) for each in found]}
+    if as_json:
+        print(json.dumps(record))
+        return
+    print("\n".join([str(record["answer"]), *(each.sentence for each in found)]))
+
+
+@app.command()
+@sentences
 def results(
     where: Annotated[list[str] | None, typer.Option(help="Filter as column=value; repeatable.")] = None,
     format: Annotated[str, typer.Option(help="table, csv, json or parquet.")] = "table",

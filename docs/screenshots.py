@@ -29,6 +29,7 @@ FLAGS = [
 PAGES = {
     "home": "",
     "trade-offs": "trade_offs",
+    "sparse-activation": "sparse_activation",
     "dip-memory": "dip_memory",
     "runs": "runs",
     "paper": "paper",

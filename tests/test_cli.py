@@ -164,3 +164,22 @@ def test_the_command_line_does_not_import_torch_until_it_computes(backend):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_a_verdict_is_said_from_stored_answers(backend, tiny_folder, tmp_path):
+    assert "Nothing is stored of no-such-model" in backend("verdict", "--model", "no-such-model", status=2)
+    questions = tmp_path / "made-up.csv"
+    questions.write_text("Question\n" + "".join(f"Made-up {i}?\n" for i in range(3)))
+    file = tmp_path / "answers.yaml"
+    asked = f"{{kind: answers, text: {questions}, questions: 3, max_tokens: 6, prompt: instruct}}"
+    file.write_text(
+        f"name: answers\nmodel: {tiny_folder}\nevaluation: {asked}\npolicies:\n"
+        "  - method: corrected_gxo\n    keep: 0.2\n    label: [own, second]\n"
+    )
+    backend("sweep", file)
+    found = json.loads(backend("verdict", "--model", tiny_folder.name, "--json"))
+    (verdict,) = found["verdicts"]
+    assert verdict["protocol"] == "answers, forced"
+    assert verdict["loss"]["n"] == 3
+    assert set(verdict["wrong"]) == {"second"}
+    assert found["answer"].startswith(f"On {tiny_folder.name}, 80 % sparsity")

@@ -51,6 +51,22 @@ def test_wikitext2_agrees_with_the_specifications_probes(
     assert got["kl"] == pytest.approx(kl, abs=0.01)
 
 
+def test_the_label_leaks_into_attributions_masks(laboratory):
+    """The same method, the same share kept: made for the token that is scored, and for another one."""
+    evaluation = {"text": "prose", "tokens": 256, "window": 128}
+
+    def measured(policy, **settings):
+        return measure_point(laboratory, "smollm2-135m", policy, {"keep": 0.2, **settings}, evaluation)
+
+    own = measured("corrected_gxo")
+    second = measured("corrected_gxo", label="second")
+    magnitude = measured("dense_magnitude")
+    assert own["agreement"] > magnitude["agreement"] + 0.1
+    assert own["agreement"] > second["agreement"] + 0.3
+    assert own["kl"] > magnitude["kl"]  # what agreement hides
+    assert own["how"] == magnitude["how"] == "oracle"
+
+
 @pytest.mark.real_data
 def test_the_sweep_file_reproduces_the_seed(data_root, laboratory):
     """The first two windows of two seed cells, window by window, to 1e-4."""

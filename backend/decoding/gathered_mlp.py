@@ -68,8 +68,8 @@ class GatheredMLP:
         self._policy, self._context, self._kind, self._matrices = policy, context, kind, matrices
         sites = policy.sites()
         self._asks_in, self._asks_mid = "mlp_in" in sites, "mlp_mid" in sites
-        self._in = policy.ranking("mlp_in", context) if self._asks_in else None
-        self._mid = policy.ranking("mlp_mid", context) if self._asks_mid else None
+        self._in = policy.as_ranking("mlp_in", context) if self._asks_in else None
+        self._mid = policy.as_ranking("mlp_mid", context) if self._asks_mid else None
         self._all_inputs: Indices = np.arange(d, dtype=np.int64)
         self._all_neurons: Indices = np.arange(n, dtype=np.int64)
         self._gated, self._ups, self._neurons, self._part = (np.zeros(n, np.float32) for _ in range(4))

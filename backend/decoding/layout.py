@@ -42,17 +42,21 @@ def laid_out(anatomy: Anatomy, layout: Layout) -> Iterator[None]:
         anatomy: The model's parts.
         layout: How gate and up shall lie; down is input-major in both.
     """
+    import torch
+
     weights: list[nn.Parameter] = []
     try:
         for mlp in anatomy.mlps.values():
             turned = [mlp.module.down_proj, *(_gate_and_up(mlp) if layout == "input-major" else [])]
             for module in turned:
-                module.weight.data = module.weight.data.t().contiguous().t()
+                with torch.inference_mode(False):  # a weight made within it could have no gradient behind it
+                    module.weight.data = module.weight.data.t().contiguous().t()
                 weights.append(module.weight)
         yield
     finally:
         for weight in weights:
-            weight.data = weight.data.contiguous()
+            with torch.inference_mode(False):
+                weight.data = weight.data.contiguous()
 
 
 def _gate_and_up(mlp: GatedMLP) -> list[nn.Module]:

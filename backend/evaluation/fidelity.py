@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from backend.evaluation.dense_passes import DensePasses
 from backend.evaluation.scoring import DenseScores, TokenScores, score_dense, score_sparse
 from backend.evaluation.statistics import Estimate, estimate
 from backend.evaluation.windows import Windows
 from backend.sparsity import Policy, make_policy
 from backend.sparsity.accounting import Reading
+from backend.sparsity.dense_pass import DensePass
 from backend.sparsity.engine import MaskedEngine
 
 if TYPE_CHECKING:
@@ -26,10 +28,12 @@ class DenseReference:
 
     Attributes:
         windows: The windows.
+        passes: Keeps dense passes between cells, for policies that look at them.
         scores: One entry a window, filled in as they are first needed.
     """
 
     windows: Windows
+    passes: DensePasses = field(default_factory=DensePasses)
     scores: dict[int, DenseScores] = field(default_factory=dict)
 
     def of(self, engine: MaskedEngine, index: int) -> DenseScores:
@@ -38,12 +42,26 @@ class DenseReference:
             import torch
 
             with torch.inference_mode():
-                hidden, _ = engine.hidden_states(make_policy("dense", {}), _row(engine, self.windows, index))
+                hidden, _ = self.run(engine, make_policy("dense", {}), index)
                 first = self.windows.first_scored[index]
                 self.scores[index] = score_dense(
                     engine.anatomy.head, _predicting(hidden, first), _targets(engine, self.windows, index)
                 )
         return self.scores[index]
+
+    def run(self, engine: MaskedEngine, policy: Policy, index: int) -> tuple[Tensor, Reading]:
+        """Run one window under a policy; return its final hidden states # [1, W, d] and what was read."""
+        dense = self.dense_pass(engine, index)
+        return engine.hidden_states(
+            policy, dense.input_ids, sequences=(index,), prompt=dense.prompt, dense=dense
+        )
+
+    def dense_pass(self, engine: MaskedEngine, index: int) -> DensePass:
+        """Return the dense pass of one window."""
+        ids = _row(engine, self.windows, index)
+        return self.passes.of(
+            self, index, lambda: DensePass(engine.model, engine.anatomy, ids, self.windows.prompt)
+        )
 
 
 @dataclass
@@ -131,8 +149,7 @@ def evaluate(engine: MaskedEngine, policy: Policy, reference: DenseReference) ->
     result = Fidelity(policy, Reading(engine.anatomy, policy))
     for index in range(len(reference.windows)):
         dense = reference.of(engine, index)
-        ids = _row(engine, reference.windows, index)
-        hidden, reading = engine.hidden_states(policy, ids, sequences=(index,))
+        hidden, reading = reference.run(engine, policy, index)
         with torch.inference_mode():
             states = _predicting(hidden, reference.windows.first_scored[index])
             result.add(score_sparse(engine.anatomy.head, states, dense), dense)

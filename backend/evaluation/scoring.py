@@ -26,17 +26,19 @@ CHUNK = 128
 
 @dataclass(frozen=True)
 class TokenScores:
-    """One value a scored token, in order; all in float64 but the last.
+    """One value a scored token, in order; NLL and KL in float64.
 
     Attributes:
         nll: ``−log p(token)``, nats. # [N]
         kl: ``KL(dense‖this)``, nats. # [N]
         agrees: The most likely token is the dense model's. # [N], bool
+        top: The most likely token. # [N]
     """
 
     nll: Tensor
     kl: Tensor
     agrees: Tensor
+    top: Tensor
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def score_sparse(head: Head, hidden: Tensor, dense: DenseScores) -> TokenScores:
     """
     import torch
 
-    nll, kl, agrees = [], [], []
+    nll, kl, agrees, tops = [], [], [], []
     for at, states in enumerate(hidden.split(CHUNK)):
         part = slice(at * CHUNK, at * CHUNK + len(states))
         log_p, normaliser, top = _log_probabilities(head.logits(states))
@@ -121,7 +123,8 @@ def score_sparse(head: Head, hidden: Tensor, dense: DenseScores) -> TokenScores:
         nll.append(-_at(log_p, dense.targets[part]))
         kl.append(dense.negative_entropy[part] - cross)
         agrees.append(top == dense.top[part])
-    return TokenScores(torch.cat(nll), torch.cat(kl), torch.cat(agrees))
+        tops.append(top)
+    return TokenScores(torch.cat(nll), torch.cat(kl), torch.cat(agrees), torch.cat(tops))
 
 
 def is_linear(head: Head, hidden: Tensor) -> bool:

@@ -57,27 +57,32 @@ class NamedText:
 
 TEXTS: Registry[NamedText] = Registry("text")
 """Every named text."""
+QUESTIONS: Registry[NamedText] = Registry("set of questions")
+"""Every named set of questions, as a CSV file with a column ``Question``."""
 
 
 def load_text(name: str, data_root: Path | None = None) -> Text:
     """Return the text called ``name``, or the file of that path.
 
     Args:
-        name: A name of ``TEXTS`` or a path.
+        name: A name of ``TEXTS`` or ``QUESTIONS``, or a path.
         data_root: Folder with local data sets, looked at before the hub.
 
     Raises:
         UserError: No such text or file, it is no UTF-8, or neither data root nor hub has it.
     """
-    if name in TEXTS:
-        return Text.of(name, TEXTS[name].read(data_root))
+    for named in (TEXTS, QUESTIONS):
+        if name in named:
+            return Text.of(name, named[name].read(data_root))
     path = Path(name).expanduser()
     if path.is_file():
         try:
             return Text.of(str(path), path.read_bytes())
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}).") from error
-    raise UserError(f"There is no text or text file called '{name}'; {did_you_mean(name, list(TEXTS))}")
+    raise UserError(
+        f"There is no text or text file called '{name}'; {did_you_mean(name, [*TEXTS, *QUESTIONS])}"
+    )
 
 
 def _wikitext2(data_root: Path | None) -> bytes:
@@ -126,5 +131,16 @@ def _prose(_data_root: Path | None) -> bytes:
     return "\n".join(topics[name] for name in sorted(topics)).encode()
 
 
+def _truthfulqa(data_root: Path | None) -> bytes:
+    local = data_root / "eval" / "TruthfulQA.csv" if data_root else None
+    if local is None or not local.is_file():
+        raise UserError(
+            "TruthfulQA is read from eval/TruthfulQA.csv under a data root (--data-root or "
+            "SPARSITY_LENS_DATA); name one, or give the path of a CSV file with a column 'Question'."
+        )
+    return local.read_bytes()
+
+
 TEXTS.add("wikitext2", NamedText("WikiText-2 raw, test", "CC BY-SA 3.0 and GFDL", _wikitext2))
 TEXTS.add("prose", NamedText("Python's language reference (ships with Python)", "PSF-2.0", _prose))
+QUESTIONS.add("truthfulqa", NamedText("TruthfulQA, 817 questions", "Apache-2.0", _truthfulqa))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import UserError
@@ -19,10 +19,17 @@ class Windows:
     Attributes:
         ids: Token ids, one window a row. # [n, W]
         first_scored: Per window, the position of the first token that is scored (≥ 1).
+        prompt: First tokens of every window that run dense.
     """
 
     ids: Tensor
     first_scored: tuple[int, ...]
+    prompt: int = 0
+
+    def after(self, prompt: int) -> Windows:
+        """Return the windows with a dense prompt: only what sparse tokens predict is scored."""
+        first = tuple(max(each, prompt + 1) if prompt else each for each in self.first_scored)
+        return replace(self, first_scored=first, prompt=prompt)
 
     def __len__(self) -> int:
         """Return n, the number of windows."""

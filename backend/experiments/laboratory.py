@@ -6,8 +6,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from backend.evaluation.dense_passes import DensePasses
 from backend.evaluation.fidelity import DenseReference
 from backend.evaluation.texts import Text, load_text
 from backend.evaluation.windows import cut_windows
@@ -24,6 +25,7 @@ from backend.sparsity.engine import MaskedEngine
 if TYPE_CHECKING:
     from backend.models.sources import ModelFolder
 
+T = TypeVar("T")
 REFERENCES_KEPT = 4
 Report = Callable[[str, float | None], None]
 
@@ -53,6 +55,7 @@ class Laboratory:
         device: "auto", "cpu", "cuda" or "mps".
         threads: torch's CPU threads; None leaves torch's own choice.
         report: Told of downloads and loading: a message and the share done, or None.
+        passes: Dense passes of the evaluation that runs.
     """
 
     home: Home
@@ -60,10 +63,11 @@ class Laboratory:
     device: str = "auto"
     threads: int | None = None
     report: Report | None = None
+    passes: DensePasses = field(default_factory=DensePasses, repr=False)
     _folders: dict[str, ModelFolder] = field(default_factory=dict, repr=False)
     _texts: dict[str, Text] = field(default_factory=dict, repr=False)
     _subject: tuple[tuple[str, str], Subject] | None = field(default=None, repr=False)
-    _references: OrderedDict[tuple[Any, ...], DenseReference] = field(default_factory=OrderedDict, repr=False)
+    _references: OrderedDict[tuple[Any, ...], Any] = field(default_factory=OrderedDict, repr=False)
 
     def resolve(self, plan: Plan) -> Cell:
         """Return the cell of a plan: its model and text by their hashes, no weights loaded."""
@@ -84,24 +88,40 @@ class Laboratory:
         if self._subject is None or self._subject[0] != key:
             self._subject = None
             self._references.clear()
+            self.passes.clear()
             self._set_threads()
             loaded = load_model(model, self.home, dtype=dtype, device=self.device, progress=self.report)
             self._subject = key, Subject(loaded, MaskedEngine(loaded.model, find_anatomy(loaded.model)))
         return self._subject[1]
 
     def reference(self, subject: Subject, evaluation: FidelityEvaluation) -> DenseReference:
-        """Return the dense reference of an evaluation; the last four are kept."""
+        """Return the dense reference of an evaluation."""
         text = self.text(evaluation.text)
-        key = (text.sha256, evaluation.tokens, evaluation.window, evaluation.stride)
-        if key not in self._references:
+
+        def make() -> DenseReference:
             windows = cut_windows(
                 text, subject.loaded.tokenizer, evaluation.steps, evaluation.window, evaluation.stride
             )
-            self._references[key] = DenseReference(windows)
+            return DenseReference(windows.after(evaluation.prompt or 0), self.passes)
+
+        return self.kept(
+            (text.sha256, evaluation.tokens, evaluation.window, evaluation.stride, evaluation.prompt), make
+        )
+
+    def kept(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """Return what the cells of a run share on the loaded model, made once; the last four are kept.
+
+        Args:
+            key: What decides it, beside the model.
+            make: Makes it.
+        """
+        if key not in self._references:
+            self._references[key] = make()
         self._references.move_to_end(key)
         while len(self._references) > REFERENCES_KEPT:
             self._references.popitem(last=False)
-        return self._references[key]
+        found: T = self._references[key]
+        return found
 
     def machine(self) -> tuple[str, int]:
         """Return the device that models run on and torch's number of CPU threads."""

@@ -45,6 +45,16 @@ STYLES: dict[str, Style] = {
     "glu_oracle": Style(colour=PURPLE, marker="cross", dash="dot"),
     "dip_ca": Style(colour=SKY, marker="star", dash="dash"),
     "random": Style(colour=BLACK, marker="x", dash="dot"),
+    "corrected_gxo": Style(colour=VERMILLION, marker="triangle-down", dash="solid"),
+    "dense_magnitude": Style(colour=BLUE, marker="square", dash="dot"),
+    "gxo": Style(colour=ORANGE, marker="diamond", dash="solid"),
+    "snip": Style(colour=GREEN, marker="square", dash="dashdot"),
+    "dense_magnitude_norm": Style(colour=SKY, marker="circle", dash="dot"),
+    "gradient": Style(colour=PURPLE, marker="x", dash="dash"),
+    "integrated_gradients": Style(colour=BLACK, marker="cross", dash="dashdot"),
+    "expected_fisher": Style(colour=GREEN, marker="star", dash="longdash"),
+    "prompt_attribution": Style(colour=PURPLE, marker="triangle-up", dash="longdashdot"),
+    "refreshed_attribution": Style(colour=PURPLE, marker="diamond", dash="dashdot"),
 }
 FRONT = Style(colour=GREY, marker="circle", dash="solid")
 

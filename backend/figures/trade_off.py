@@ -96,6 +96,15 @@ def provenance(points: pd.DataFrame, drawn: list[Curve]) -> Provenance:
     return Provenance(runs=tuple(sorted({*rows["run_id"], *timed})), filters=filters, how=tuple(how))
 
 
+def provenance_of(points: pd.DataFrame) -> Provenance:
+    """Return where these points of one evaluation, of any kind, came from."""
+    how: list[How] = sorted(set(points["how"]))
+    first = points.iloc[0] if len(points) else None
+    names = ("model", "model_sha256", "text", "text_sha256", "evaluation", "dtype")
+    filters = {} if first is None else {name: str(first[name]) for name in names}
+    return Provenance(runs=tuple(sorted(set(points["run_id"]))), filters=filters, how=tuple(how))
+
+
 def _front_cells(usable: list[Curve], dense: pd.Series | None, quality: Metric, cost: Metric) -> set[str]:
     rows = [curve.points for curve in usable]
     if dense is not None:

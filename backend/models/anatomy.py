@@ -113,6 +113,7 @@ class Attention:
         out: The output projection.
         in_weights: Weights of the q, k and v projections together.
         out_weights: Weights of the output projection.
+        heads: H, the number of query heads.
     """
 
     layer: int
@@ -120,6 +121,17 @@ class Attention:
     out: Any
     in_weights: int
     out_weights: int
+    heads: int
+
+    @property
+    def head_size(self) -> int:
+        """d_h: width of one head's output."""
+        return int(self.out.in_features) // self.heads
+
+    @property
+    def query_weights(self) -> int:
+        """Weights of the query projection: from d to H·d_h, as many as the output projection's back."""
+        return self.out_weights
 
 
 @dataclass(frozen=True)
@@ -196,7 +208,7 @@ def find_anatomy(model: Any) -> Anatomy:
     for index, layer in enumerate(layers if layers is not None else []):
         if (mlp := _gated_mlp(index, layer)) is not None:
             mlps[index] = mlp
-        if (attention := _attention(index, layer)) is not None:
+        if (attention := _attention(index, layer, model.config)) is not None:
             attentions[index] = attention
     if decoder is None or not mlps:
         raise UserError(
@@ -242,13 +254,15 @@ def _follows_formula(mlp: GatedMLP) -> bool:
     return isinstance(expected, torch.Tensor) and torch.allclose(got, expected, rtol=1e-2, atol=1e-5)
 
 
-def _attention(index: int, layer: Any) -> Attention | None:
+def _attention(index: int, layer: Any, config: Any) -> Attention | None:
     module = _child(layer, ATTENTION_NAMES)
     out = _child(module, ATTENTION_OUT_NAMES) if module is not None else None
     inputs = [getattr(module, name) for name in ATTENTION_IN_NAMES if _linear(getattr(module, name, None))]
     if module is None or out is None or not inputs or not _linear(out):
         return None
-    return Attention(index, module, out, sum(p.weight.numel() for p in inputs), out.weight.numel())
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    heads = int(getattr(text, "num_attention_heads", None) or 1)
+    return Attention(index, module, out, sum(p.weight.numel() for p in inputs), out.weight.numel(), heads)
 
 
 def _head(model: Any, head: Any) -> Head:

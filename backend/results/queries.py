@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,8 @@ MEASUREMENT_COLUMNS = (
 """The columns of :func:`measurements`, which are those of the CLI's ``results``."""
 _KIND = f"coalesce(evaluation ->> '$.kind', '{DEFAULT_KIND}')"
 """The kind of a cell's evaluation; the default one is not written."""
+_PROMPT = "TRY_CAST(evaluation ->> '$.prompt' AS BIGINT)"
+"""Dense tokens before the sparse ones of each window of a text; NULL where there were none."""
 _NUMERIC = ("value", "stderr", "n")
 
 
@@ -162,6 +164,7 @@ def points(
     window: int | None = None,
     stride: int | None = None,
     dtype: str | None = None,
+    prompt: int | None = None,
     policy: str | None = None,
     kind: str | None = None,
     run_id: str | None = None,
@@ -179,8 +182,10 @@ def points(
         window: Tokens of one window.
         stride: Tokens between windows (the window's length where none was set).
         dtype: Precision.
+        prompt: Dense tokens that begin each window. Where a window is given and this is not, only cells
+            without such a prompt are returned: the two are not to be compared.
         policy: The method's name.
-        kind: The evaluation's kind ("fidelity", "latency").
+        kind: The evaluation's kind ("fidelity", "answers").
         run_id: Only cells that this run measured or found.
         cell_ids: Only these cells.
 
@@ -195,6 +200,9 @@ def points(
     }  # fmt: skip
     given: dict[str, Any] = {name: value for name, value in equal.items() if value is not None}
     conditions = [f'"{name}" = ${name}' for name in given]
+    if prompt is not None or window is not None:
+        given["prompt"] = prompt
+        conditions.append(f"{_PROMPT} IS NOT DISTINCT FROM $prompt::BIGINT")
     if kind is not None:
         given["kind"] = kind
         conditions.append(f"{_KIND} = $kind")
@@ -219,20 +227,35 @@ def points(
     )
 
 
-def evaluations(store: Store) -> pd.DataFrame:
+def _of_evaluations(condition: str) -> str:
+    """Return a condition on the JSON of a cell's evaluation, parsed once for each text there is of it."""
+    return f"evaluation IN (SELECT evaluation FROM (SELECT DISTINCT evaluation FROM cells) WHERE {condition})"
+
+
+def evaluations(store: Store, policies: Collection[str] | None = None) -> pd.DataFrame:
     """Return on what windows of what text fidelity was measured, those with most cells first.
 
-    Columns: kind, model, model_sha256, text, text_sha256, tokens, window, stride, dtype, cells.
+    Windows that begin with a dense prompt are left out: what was measured on them compares with nothing else.
+
+    Args:
+        store: The store.
+        policies: Only where one of these methods was measured; None for all.
+
+    Returns:
+        Columns: kind, model, model_sha256, text, text_sha256, tokens, window, stride, dtype, cells.
     """
+    given = None if policies is None else {"policies": list(policies)}
+    having = "" if policies is None else "HAVING bool_or(list_contains($policies::VARCHAR[], policy))"
     return store.frame(
         f"""
         SELECT '{DEFAULT_KIND}' AS kind, max(model) AS model, model_sha256, max(text) AS text, text_sha256,
                tokens, "window", stride, dtype, count(*) AS cells
         FROM cells SEMI JOIN results USING (cell_id)
-        WHERE {_KIND} = '{DEFAULT_KIND}'
+        WHERE {_of_evaluations(f"{_KIND} = '{DEFAULT_KIND}' AND {_PROMPT} IS NULL")}
         GROUP BY model_sha256, text_sha256, tokens, "window", stride, dtype
-        ORDER BY cells DESC, model, text, tokens, "window", stride, dtype
-        """
+        {having} ORDER BY cells DESC, model, text, tokens, "window", stride, dtype
+        """,
+        given,
     )
 
 

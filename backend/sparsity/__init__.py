@@ -1,6 +1,20 @@
 """Mask policies: one file a family. Importing this package registers every method, without torch."""
 
-from backend.sparsity import dense, dip, dip_ca, gate, glu, random_control, up
+from backend.sparsity import (
+    dense,
+    dense_magnitude,
+    dip,
+    dip_ca,
+    expected_fisher,
+    gate,
+    glu,
+    integrated_gradients,
+    label_attribution,
+    prompt_attribution,
+    random_control,
+    refreshed_attribution,
+    up,
+)
 from backend.sparsity.policy import (
     METHODS,
     Activations,
@@ -23,11 +37,17 @@ __all__ = [
     "Site",
     "Tally",
     "dense",
+    "dense_magnitude",
     "dip",
     "dip_ca",
+    "expected_fisher",
     "gate",
     "glu",
+    "integrated_gradients",
+    "label_attribution",
     "make_policy",
+    "prompt_attribution",
     "random_control",
+    "refreshed_attribution",
     "up",
 ]

@@ -7,6 +7,9 @@ of neurons kept:
   chosen rows); an oracle's uncharged projections count as ``ρ_in·ρ_mid`` too;
 * down: ``ρ_mid``.
 
+A head that is dropped saves its columns of the output projection and, if it was known beforehand, its rows
+of the query projection; keys and values of the token are written all the same (they are shared under GQA).
+
 A site without a mask counts as 1. (Source: the table of arXiv 2412.01380; its released code counts an
 unmasked linear as 0, which flatters GLU pruning.)
 """
@@ -111,13 +114,15 @@ class Reading:
 
     @property
     def weights_read(self) -> float:
-        """Weights read per token, attention, norms, head and one embedding row included."""
+        """Weights read per token, attention, norms, head, one embedding row and the policy's extra reads."""
         skipped = (1 - self.mlp_density) * self.anatomy.mlp_weights
         for (layer, site), share in self._attention.items():
             attention = self.anatomy.attentions[layer]
             weights = attention.in_weights if site == "attn_in" else attention.out_weights
+            if site == "attn_out" and self.policy.whole_heads:
+                weights += attention.query_weights
             skipped += weights * share / self.tokens
-        return self.anatomy.weights_per_token - skipped
+        return self.anatomy.weights_per_token * (1 + self.policy.extra_reads) - skipped
 
     @property
     def model_density(self) -> float:

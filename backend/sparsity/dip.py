@@ -128,7 +128,7 @@ class DIP(Policy):
         neurons = activations.neurons
         return top_k_mask(neurons.abs(), self._kept("mlp_mid", neurons.shape[-1], context))
 
-    def ranking(self, site: Site, context: Context) -> Ranking | None:
+    def as_ranking(self, site: Site, context: Context) -> Ranking | None:
         """Rank inputs by ``|x|`` and neurons by ``|â|``."""
         assert context.mlp is not None
         if site == "mlp_in":

@@ -115,7 +115,7 @@ class DIPCA(DIP):
         _, keep = self.keeps(context.layer, context.layers)
         return self._choose("mlp_mid", activations.neurons, keep, context)
 
-    def ranking(self, site: Site, context: Context) -> None:
+    def as_ranking(self, site: Site, context: Context) -> None:
         """Return None: what is chosen depends on the cache, not on the magnitudes alone."""
         return
 

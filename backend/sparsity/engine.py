@@ -1,7 +1,7 @@
 """The masked engine: runs any policy on any decoder, dense arithmetic, all tokens at once.
 
 It walks each layer's sites, asks the policy which entries to keep, multiplies by the masks and accounts
-for what was read. Prompt and scored tokens alike are masked: the whole window is sparse.
+for what was read. The whole sequence is masked, or what follows a prompt that runs dense.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from backend.sparsity.accounting import Reading
+from backend.sparsity.dense_pass import DensePass
 from backend.sparsity.policy import Activations, Context, Observer, Policy, Site
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class MaskedEngine:
         sequences: Sequence[int] = (0,),
         calibration: Any = None,
         watch: Watch | None = None,
+        prompt: int = 0,
+        dense: DensePass | None = None,
     ) -> tuple[Tensor, Reading]:
         """Run whole sequences under a policy.
 
@@ -52,21 +55,29 @@ class MaskedEngine:
             sequences: Running numbers of the rows, for policies with state or seeds. # B
             calibration: What :meth:`calibrate` returned for this policy.
             watch: Shown each MLP mask as it is applied (the residency trace).
+            prompt: First tokens of the sequences that run dense, and are not accounted for.
+            dense: The dense pass of these sequences and this prompt, if it is to be shared with other runs.
 
         Returns:
             The final hidden states (after the last norm) # [B, T, d], and what was read.
         """
-        prepared = policy.prepare(self.model, self.anatomy, input_ids)
+        dense = dense or DensePass(self.model, self.anatomy, input_ids, prompt)
+        prepared = policy.prepare(dense)
         import torch
 
+        before: list[Tensor] = []
+        after: dict[str, Any] = {"use_cache": False}
+        if prompt:
+            hidden, cache = dense.prefix()
+            before, after = [hidden], {"past_key_values": cache, "use_cache": True}
         with (
             torch.inference_mode(),
             self.applied(
                 policy, sequences=sequences, calibration=calibration, prepared=prepared, watch=watch
             ) as reading,
         ):
-            output = self.anatomy.decoder(input_ids=input_ids, use_cache=False)
-        return output.last_hidden_state, reading
+            output = self.anatomy.decoder(input_ids=input_ids[:, prompt:], **after)
+        return torch.cat([*before, output.last_hidden_state], dim=1), reading
 
     def calibrate(self, policy: Policy, batches: Iterable[Tensor]) -> Any:
         """Let the policy's observer watch the dense model on calibration text, and return what it fits.
@@ -131,6 +142,7 @@ class MaskedEngine:
                 layer=layer,
                 layers=self.anatomy.layers,
                 mlp=self.anatomy.mlps.get(layer),
+                heads=None if (at := self.anatomy.attentions.get(layer)) is None else at.heads,
                 state=policy.start(layer, sequences),
                 calibration=calibration,
                 prepared=prepared,

@@ -60,8 +60,8 @@ class MagnitudeNorm(GLUPruning):
         assert context.mlp is not None
         return super().score(activations, context).float() * context.mlp.down_column_norms
 
-    def ranking(self, site: Site, context: Context) -> Ranking | None:
+    def as_ranking(self, site: Site, context: Context) -> Ranking | None:
         """Rank neurons by their magnitude, weighed by the norms."""
-        found = super().ranking(site, context)
+        found = super().as_ranking(site, context)
         assert context.mlp is not None
         return found and replace(found, weights=context.mlp.down_column_norms)

@@ -40,7 +40,7 @@ class NeuronPruning(Policy):
         scores = self.score(activations, context)
         return top_k_mask(scores, kept_count(self.keep, scores.shape[-1]))
 
-    def ranking(self, site: Site, context: Context) -> Ranking | None:
+    def as_ranking(self, site: Site, context: Context) -> Ranking | None:
         """Rank neurons by the magnitude of one activation, where that is the score."""
         if site != "mlp_mid" or self.ranked is None:
             return None

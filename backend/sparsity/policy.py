@@ -10,8 +10,8 @@ Four kinds of policy need no more than this class:
   return what it counted from ``tallies``, to be stored beside the densities;
 * one with **calibration** returns an ``observer`` that watches a dense run on calibration text, and
   finds what it fitted in ``context.calibration``;
-* an **oracle** overrides ``prepare``, which sees the model and the sequence before the masked run (for a
-  dense forward or backward pass), and finds what it returned in ``context.prepared``.
+* one that looks at the **dense pass** of its sequence (an oracle, or one that looks at the prompt alone)
+  overrides ``prepare``, and finds what it returned in ``context.prepared``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from backend.settings import Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from backend.models.anatomy import Anatomy, GatedMLP
+    from backend.models.anatomy import GatedMLP
+    from backend.sparsity.dense_pass import DensePass
 
 Site = Literal["mlp_in", "mlp_mid", "attn_in", "attn_out"]
 Projection = Literal["gate", "up", "down"]
@@ -61,6 +62,7 @@ class Context:
         layers: Number of decoder layers.
         mlp: The layer's MLP (shapes, weights, norms of the down projection's columns); None at the
             attention sites of a layer without a gated MLP.
+        heads: Number of the layer's attention heads; None where they were not found.
         state: What ``start`` returned for this layer, one per run of sequences.
         calibration: What the policy's observer fitted, for all layers.
         prepared: What ``prepare`` returned for this sequence, for all layers.
@@ -69,6 +71,7 @@ class Context:
     layer: int
     layers: int
     mlp: GatedMLP | None
+    heads: int | None = None
     state: Any = None
     calibration: Any = None
     prepared: Any = None
@@ -158,6 +161,10 @@ class Policy(Settings):
     """Projections computed before the neurons are chosen, and so read for all neurons."""
     uncharged: ClassVar[frozenset[Projection]] = frozenset()
     """Projections in ``needs`` whose dropped rows the accounting counts as skipped (oracles only)."""
+    whole_heads: ClassVar[bool] = False
+    """What it drops at ``attn_out`` are whole heads, known beforehand: their queries are skipped too."""
+    needs_prompt: ClassVar[bool] = False
+    """It makes its masks of a prompt that runs dense; without one it keeps everything."""
     sweep_setting: ClassVar[str | None] = None
     """The setting that a sweep varies and a slider drags."""
 
@@ -165,6 +172,11 @@ class Policy(Settings):
     def how(self) -> Literal["measured", "oracle"]:
         """How a quality figure of this policy was got: an oracle's is no measurement of a usable method."""
         return "measured" if self.realisable and self.label_free else "oracle"
+
+    @property
+    def extra_reads(self) -> float:
+        """What is read beside the masked pass, in dense tokens' weights a token (passes that renew masks)."""
+        return 0.0
 
     @classmethod
     def density_floor(cls) -> float:
@@ -200,7 +212,7 @@ class Policy(Settings):
         """Choose entries of the heads' outputs: columns of the output projection. # [B, T, h·d_h]."""
         return None
 
-    def ranking(self, site: Site, context: Context) -> Ranking | None:
+    def as_ranking(self, site: Site, context: Context) -> Ranking | None:
         """Return the mask of an MLP site as a ranking, if it is one; it says what ``mlp_in``, ``mlp_mid`` do.
 
         Decoding that skips weights then chooses in its own kernels; without it, it asks for the mask.
@@ -219,8 +231,8 @@ class Policy(Settings):
         """Return a fresh observer if the policy needs calibration."""
         return None
 
-    def prepare(self, model: Any, anatomy: Anatomy, input_ids: Tensor) -> Any:
-        """Look at the dense model and the sequence before the masked run (oracles). # input_ids: [B, T]"""
+    def prepare(self, dense: DensePass) -> Any:
+        """Look at the dense model's pass of the sequence before the masked run."""
         return None
 
     @classmethod

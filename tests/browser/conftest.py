@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from backend.home import Home
 from docs.screenshots import CHROMIUM, FLAGS, running_app, settle
+from tests.figures.activation_samples import write_activation
 from tests.figures.figures_samples import MODEL, TEXT, WINDOW, WINDOWS, write_latencies, write_results
 from tests.figures.memory_samples import write_memory
 
@@ -44,6 +45,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip(f"there is no Chromium at {CHROMIUM}; set CHROMIUM")
     home = write_memory(write_results(Home.resolve(tmp_path_factory.mktemp("browser") / "home")))
     write_latencies(home)
+    write_activation(home)
     with running_app(home.root) as base:
         yield base
 

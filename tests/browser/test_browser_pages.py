@@ -16,6 +16,7 @@ pytestmark = pytest.mark.browser
 PAGES = {
     "": "Sparsity Lens",
     "trade_offs": "Trade-offs",
+    "sparse_activation": "Sparse activation",
     "dip_memory": "DIP and memory",
     "runs": "Runs",
     "paper": "Paper",

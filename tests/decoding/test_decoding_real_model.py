@@ -34,7 +34,7 @@ class Noted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.policy, name)
 
-    def ranking(self, site: str, context: Any) -> None:
+    def as_ranking(self, site: str, context: Any) -> None:
         return None
 
     def mlp_in(self, x: Any, context: Any) -> Any:

@@ -14,6 +14,7 @@ from tests.pages.conftest import Open
 PAGES = {
     "home": "Sparsity Lens",
     "trade_offs": "Trade-offs",
+    "sparse_activation": "Sparse activation",
     "dip_memory": "DIP and memory",
     "runs": "Runs",
     "paper": "Paper",

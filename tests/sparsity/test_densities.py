@@ -21,6 +21,14 @@ FORMULAS = {
     "gate_pruning": lambda rho: (1 + 2 * rho) / 3,
     "up_pruning": lambda rho: (1 + 2 * rho) / 3,
     "random": lambda rho: rho,
+    "dense_magnitude": lambda rho: rho,
+    "dense_magnitude_norm": lambda rho: rho,
+    "gradient": lambda rho: rho,
+    "gxo": lambda rho: rho,
+    "snip": lambda rho: rho,
+    "corrected_gxo": lambda rho: rho,
+    "integrated_gradients": lambda rho: rho,
+    "expected_fisher": lambda rho: rho,
 }
 
 
@@ -64,9 +72,11 @@ def test_dip_split_keeps_valid_shares_that_add_up_to_the_target(density):
 def test_at_density_one_every_method_is_the_dense_model_bit_for_bit(llama, name):
     """Masks of ones multiply exactly and the model's own modules project, so not one ulp differs."""
     dense, _ = llama.hidden_states(make_policy("dense", {}), IDS)
-    got, reading = llama.hidden_states(METHODS[name].at_density(1.0), IDS, sequences=(0, 1))
+    policy = METHODS[name].at_density(1.0)
+    got, reading = llama.hidden_states(policy, IDS, sequences=(0, 1))
     assert torch.equal(got, dense)
-    assert reading.mlp_density == reading.model_density == 1
+    assert reading.mlp_density == 1
+    assert reading.model_density == 1 + policy.extra_reads
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "dense"])

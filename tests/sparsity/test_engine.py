@@ -82,7 +82,8 @@ class GradientOracle(Facts):
     realisable = False
     label_free = False
 
-    def prepare(self, model, anatomy, input_ids):
+    def prepare(self, dense):
+        model, anatomy, input_ids = dense.model, dense.anatomy, dense.input_ids
         inputs: dict[int, torch.Tensor] = {}
 
         def keep(layer):

@@ -1,14 +1,18 @@
 """The kinds of evaluation that a sweep can ask for."""
 
+from backend.experiments.evaluations.answers import AnswersEvaluation
 from backend.experiments.evaluations.fidelity import FidelityEvaluation
 from backend.experiments.evaluations.kinds import EVALUATIONS, Evaluation, Outcome, make_evaluation
 from backend.experiments.evaluations.latency import LatencyEvaluation
+from backend.experiments.evaluations.ranks import RanksEvaluation
 
 __all__ = [
     "EVALUATIONS",
+    "AnswersEvaluation",
     "Evaluation",
     "FidelityEvaluation",
     "LatencyEvaluation",
     "Outcome",
+    "RanksEvaluation",
     "make_evaluation",
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import model_validator
 
+from backend.errors import UserError
 from backend.experiments.evaluations.kinds import Evaluation, Outcome, evaluation_kind
 from backend.settings import setting
 from backend.sparsity.policy import Policy
@@ -30,6 +31,13 @@ class FidelityEvaluation(Evaluation):
         unit="tokens",
         ge=1,
     )
+    prompt: int | None = setting(
+        None,
+        "First tokens of each window that run dense, as a prompt would; the rest is sparse and scored. By "
+        "default the whole window is sparse.",
+        unit="tokens",
+        ge=1,
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -37,12 +45,21 @@ class FidelityEvaluation(Evaluation):
             raise ValueError(f"tokens ({self.tokens}) must hold at least one window ({self.window})")
         if self.stride is not None and self.stride > self.window:
             raise ValueError(f"stride ({self.stride}) must not exceed the window ({self.window})")
+        if self.prompt is not None and self.prompt > self.window - 2:
+            raise ValueError(f"prompt ({self.prompt}) must leave two tokens of the window ({self.window})")
         return self
 
     @property
     def steps(self) -> int:
         """Number of windows: tokens fed over tokens a window."""
         return self.tokens // self.window
+
+    def check(self, policy: Policy) -> None:
+        """Raise ``UserError`` if a policy that makes its masks of a prompt is given none."""
+        if policy.needs_prompt and self.prompt is None:
+            raise UserError(
+                f"{policy.title} makes its masks of a prompt; give the evaluation one (prompt: 128)."
+            )
 
     def outcomes(self, laboratory: Laboratory, model: str, policy: Policy) -> Iterator[Outcome]:
         """Score a policy window by window."""

@@ -1,0 +1,127 @@
+"""A method under one label: what is a series of its own on the sparse-activation page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, get_args
+
+import pandas as pd
+
+from backend.figures.curves import title_of
+from backend.figures.palette import DASHES, MARKERS, STYLES, Style, style_of
+from backend.sparsity import METHODS
+
+Role = Literal["oracle label", "wrong label", "label-free oracle", "realisable", "control"]
+LABELS = {
+    "own": "oracle label: own greedy token",
+    "next": "oracle label: true next token",
+    "second": "wrong label: second choice",
+    "random": "wrong label: random token",
+}
+ROLES: tuple[Role, ...] = get_args(Role)
+WRONG = ("second", "random")
+CONTROLS = ("random",)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with all settings but the share it keeps.
+
+    Attributes:
+        policy: The method's name.
+        label: Whose log-probability it attributes; "" for a method without a label.
+        others: Its other settings that are not the defaults, as "metric=magnitude".
+    """
+
+    policy: str
+    label: str = ""
+    others: str = ""
+
+    @property
+    def key(self) -> str:
+        """Names the series: no two variants share one."""
+        said = ", ".join(part for part in (self.label and f"label={self.label}", self.others) if part)
+        return f"{self.policy}[{said}]" if said else self.policy
+
+    @property
+    def role(self) -> Role:
+        """What its numbers can be used for."""
+        method = METHODS.get(self.policy)
+        if self.policy in CONTROLS:
+            return "control"
+        if self.label in WRONG:
+            return "wrong label"
+        if method is not None and not method.label_free:
+            return "oracle label"
+        return "realisable" if method is None or method.realisable else "label-free oracle"
+
+    @property
+    def title(self) -> str:
+        """Its name in a legend: an oracle and a label say so."""
+        asides = [LABELS[self.label]] if self.label else []
+        asides += [self.others] if self.others else []
+        asides += ["label-free oracle"] if self.role == "label-free oracle" else []
+        return f"{title_of(self.policy)} ({', '.join(asides)})" if asides else title_of(self.policy)
+
+    @property
+    def style(self) -> Style:
+        """Its colour is the method's; marker and dash are its own."""
+        if self.label in ("", "own") and not self.others:
+            return style_of(self.policy)
+        return _variant_style(self)
+
+
+def variant_of(policy: str, settings: str) -> tuple[Variant, float | None]:
+    """Return a stored point's variant and the share that it keeps, None where that is not one number.
+
+    Args:
+        policy: The method's name.
+        settings: Its settings, JSON.
+    """
+    said = json.loads(settings)
+    method = METHODS.get(policy)
+    keep = said.pop(method.sweep_setting if method is not None and method.sweep_setting else "keep", None)
+    label = str(said.pop("label", ""))
+    defaults = {} if method is None else {field.name: field.default for field in method.describe()}
+    others = (f"{key}={value}" for key, value in said.items() if defaults.get(key) != value)
+    return Variant(policy, label, ", ".join(others)), float(keep) if isinstance(keep, int | float) else None
+
+
+def with_variants(points: pd.DataFrame) -> pd.DataFrame:
+    """Return points with the columns ``variant`` and ``keep`` (a share, NaN where there is no one share)."""
+    found = [variant_of(*row) for row in zip(points["policy"], points["settings"], strict=True)]
+    return points.assign(
+        variant=pd.Series([variant for variant, _ in found], index=points.index, dtype=object),
+        keep=pd.Series([keep for _, keep in found], index=points.index, dtype="float64"),
+    )
+
+
+def variants(points: pd.DataFrame) -> list[Variant]:
+    """Return the variants among points (of :func:`with_variants`), by role and then as in the palette."""
+    order = {name: place for place, name in enumerate(STYLES)}
+    found = {variant for variant in points["variant"] if variant.policy != "dense"}
+    return sorted(
+        found, key=lambda each: (ROLES.index(each.role), order.get(each.policy, len(order)), each.key)
+    )
+
+
+@lru_cache(maxsize=1_000)
+def _variant_style(variant: Variant) -> Style:
+    """Give a variant a style that no method and no other label of its method has."""
+    base = style_of(variant.policy)
+    taken = {style_of(name) for name in METHODS}
+    free = [
+        style
+        for marker in MARKERS
+        for dash in DASHES
+        if (style := Style(colour=base.colour, marker=marker, dash=dash)) not in taken
+    ]
+    # Methods of one colour take turns, so that their variants differ too.
+    alike = [name for name in METHODS if style_of(name).colour == base.colour]
+    labels = [*LABELS, ""]
+    place = alike.index(variant.policy) * len(labels) + labels.index(variant.label)
+    if variant.others:
+        place += len(alike) * len(labels) + sum(variant.others.encode()) % 7
+    return free[place % len(free)]
