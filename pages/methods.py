@@ -8,6 +8,7 @@ from collections import Counter
 import pandas as pd
 import streamlit as st
 
+from backend.decoding.refusal import timed_methods
 from backend.figures import STYLES, Axis, FigureSpec, Series, style_of
 from backend.sparsity import METHODS, Policy
 from pages._shared.address import Address
@@ -36,6 +37,8 @@ token, ties broken by the lower index; $\rho$ is the share kept.
 
 def _latency_of(method: type[Policy], timed: Counter[str]) -> str:
     """Say whether a method has a measured latency: "5 measured", "none yet", "none: an oracle"."""
+    if method.realisable and method.label_free and method.name not in timed_methods():
+        return "none: not decoded yet"
     if not (method.realisable and method.label_free):
         return "none: an oracle"
     return f"{timed[method.name]} measured" if timed[method.name] else "none yet"

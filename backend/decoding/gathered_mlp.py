@@ -66,7 +66,7 @@ class GatheredMLP:
         n, d = mlp.neurons, mlp.hidden_size
         self._threads = numba.get_num_threads()
         self._policy, self._context, self._kind, self._matrices = policy, context, kind, matrices
-        sites = policy.sites()
+        sites = policy.used_sites()
         self._asks_in, self._asks_mid = "mlp_in" in sites, "mlp_mid" in sites
         self._in = policy.as_ranking("mlp_in", context) if self._asks_in else None
         self._mid = policy.as_ranking("mlp_mid", context) if self._asks_mid else None

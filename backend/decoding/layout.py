@@ -27,7 +27,7 @@ def layout_for(policy: Policy) -> Layout:
 
     One that skips rows too reads rows: what it saves of their columns it cannot skip in memory.
     """
-    sites = policy.sites()
+    sites = policy.used_sites()
     all_rows = "mlp_mid" not in sites or policy.needs >= {"gate", "up"}
     return "input-major" if "mlp_in" in sites and all_rows else "row-major"
 

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 from backend.errors import UserError
-from backend.sparsity.policy import Policy
+from backend.sparsity import METHODS, Policy
+
+
+def timed_methods() -> list[str]:
+    """Return the methods that have a latency, at settings that any of them takes."""
+    return [name for name, method in METHODS.items() if _has_latency(method)]
 
 
 def refuse_unreal(policy: Policy) -> None:
     """Refuse a policy whose latency would be a fiction.
 
     Raises:
-        UserError: It is an oracle, or skips attention weights, for which there are no kernels.
+        UserError: It is an oracle, skips attention weights, for which there are no kernels, or needs a pass
+            of its own before it can choose.
     """
     if not policy.realisable or not policy.label_free:
         raise UserError(
             f"{policy.title} is an oracle: it needs what it counts as skipped, so it has no latency. "
             "Choose a method that can be realised; `methods` says which."
         )
-    if {"attn_in", "attn_out"} & set(policy.sites()):
+    if {"attn_in", "attn_out"} & set(policy.used_sites()):
         raise UserError(
             f"{policy.title} prunes attention weights, which no decoding kernel here skips, so its latency "
             "cannot be measured."
         )
+    if getattr(policy.prepare, "__func__", None) is not Policy.prepare:
+        raise UserError(
+            f"{policy.title} chooses by a pass of its own over the prompt, which the decode loop does not "
+            "run, so its latency cannot be measured."
+        )
+
+
+def _has_latency(method: type[Policy]) -> bool:
+    try:
+        refuse_unreal(method() if method.sweep_setting is None else method.at_density(0.9))
+    except UserError:
+        return False
+    return True

@@ -27,7 +27,7 @@ class TorchGatheredMLP:
 
     def __init__(self, mlp: GatedMLP, policy: Policy, context: Context) -> None:
         self._mlp, self._policy, self._context = mlp, policy, context
-        sites = policy.sites()
+        sites = policy.used_sites()
         self._asks_in, self._asks_mid = "mlp_in" in sites, "mlp_mid" in sites
         self.kept_in, self.kept_mid = mlp.hidden_size, mlp.neurons
         """Entries that the last token kept at each site."""

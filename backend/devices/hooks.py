@@ -111,7 +111,7 @@ def masked_linears(policy: Policy) -> dict[HookSite, int]:
     Raises:
         UserError: The policy masks attention too, which the simulator does not cover.
     """
-    sites = policy.sites()
+    sites = policy.used_sites()
     if "attn_in" in sites or "attn_out" in sites:
         raise UserError(f"{policy.title} also skips attention weights; the simulator covers MLPs only.")
     found: dict[HookSite, int] = {}

@@ -75,7 +75,7 @@ def _record(
     (plan,) = plans
     if not isinstance(plan.evaluation, FidelityEvaluation):
         raise UserError("A recording is of windows of a text; leave the kind of evaluation out.")
-    if not {"mlp_in", "mlp_mid"} & set(plan.policy.sites()):
+    if not {"mlp_in", "mlp_mid"} & set(plan.policy.used_sites()):
         raise UserError(f"{plan.policy.title} masks no MLP, so there is nothing to record.")
     if plan.policy.looks_at_cache:
         raise UserError(

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from backend.errors import UserError
 from backend.settings import setting
-from backend.sparsity.policy import Activations, Context, Policy
+from backend.sparsity.policy import Activations, Context, Policy, Site
 from backend.sparsity.selection import kept_count, top_k_mask
 
 if TYPE_CHECKING:
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
 Share = Annotated[float, Field(gt=0, le=1)]
 UnitKind = Literal["mlp", "heads", "both"]
+
+
+def sites_of(units: UnitKind | None) -> list[Site]:
+    """Return the sites at which units are masked; None stands for MLP neurons."""
+    sites: dict[UnitKind, list[Site]] = {"heads": ["attn_out"], "both": ["mlp_mid", "attn_out"]}
+    return sites.get(units or "mlp", ["mlp_mid"])
+
+
 PAPER = "Song et al., arXiv 2406.06562"
 ORACLE_LIMITS = (
     "An oracle: its mask needs a dense pass of the very token it would accelerate, so it saves no time. "
@@ -65,6 +73,10 @@ class Attribution(Policy):
         symbol="ρ",
     )
     units: UnitKind = setting("mlp", "What is kept or dropped: MLP neurons, attention heads, or both.")
+
+    def used_sites(self) -> list[Site]:
+        """Return the sites of the chosen units."""
+        return sites_of(self.units)
 
     def scores(self, dense: DensePass) -> Units:
         """Return the units' scores, the largest kept; heads have one each.

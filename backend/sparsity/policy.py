@@ -240,6 +240,10 @@ class Policy(Settings):
         """Return the sites at which this policy answers."""
         return [site for site in SITES if getattr(cls, site) is not getattr(Policy, site)]
 
+    def used_sites(self) -> list[Site]:
+        """Return the sites that these settings mask: the method's, or fewer where a setting says so."""
+        return self.sites()
+
 
 METHODS: Registry[type[Policy]] = Registry("method")
 """Every method there is, by name."""

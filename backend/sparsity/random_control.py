@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from backend.settings import setting
-from backend.sparsity.attribution import UnitKind
+from backend.sparsity.attribution import UnitKind, sites_of
 from backend.sparsity.neuron_pruning import NeuronPruning
-from backend.sparsity.policy import Activations, Context, method
+from backend.sparsity.policy import Activations, Context, Site, method
 from backend.sparsity.seeds import mixed_seed
 from backend.sparsity.selection import kept_count, top_k_mask
 
@@ -36,6 +36,10 @@ class RandomPruning(NeuronPruning):
     units: UnitKind | None = setting(
         None, "What is kept or dropped: MLP neurons (by default), attention heads, or both."
     )
+
+    def used_sites(self) -> list[Site]:
+        """Return the sites of the chosen units."""
+        return sites_of(self.units)
 
     def start(self, layer: int, sequences: Sequence[int]) -> dict[str, list[Any]]:
         """Return one generator a sequence and site, seeded by both and the layer: chunks change nothing."""

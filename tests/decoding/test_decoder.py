@@ -145,6 +145,10 @@ def test_what_cannot_be_timed_gets_a_sentence(llama):
     with ready_for(llama, DENSE) as model:
         with pytest.raises(UserError, match="GLU oracle is an oracle"):
             Decoding(model, make_policy("glu_oracle", {"keep": 0.5}), 32)
+        with pytest.raises(UserError, match="Random prunes attention weights, which no decoding kernel here"):
+            Decoding(model, make_policy("random", {"keep": 0.5, "units": "heads"}), 32)
+        with pytest.raises(UserError, match="a pass of its own over the prompt"):
+            Decoding(model, make_policy("prompt_attribution", {"keep": 0.5}), 32)
         with pytest.raises(UserError, match="129 tokens, but the model's context holds 128"):
             Decoding(model, DENSE, 129)
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from backend.decoding.decoder import Decoding, ready_for
+from backend.decoding.refusal import timed_methods
 from backend.evaluation.texts import load_text
 from backend.experiments.laboratory import Laboratory
 from backend.home import Home
-from backend.sparsity import METHODS, make_policy
+from backend.sparsity import make_policy
 
 pytestmark = pytest.mark.real_model
 PROMPT, TOKENS, TOLERANCE = 96, 64, 2e-3
@@ -63,14 +64,7 @@ def laboratory(real_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Ite
     torch.set_num_threads(before)
 
 
-REALISABLE = [
-    name
-    for name, method in METHODS.items()
-    if method.realisable and method.label_free and not {"attn_in", "attn_out"} & set(method.sites())
-]
-
-
-@pytest.mark.parametrize("name", REALISABLE)
+@pytest.mark.parametrize("name", timed_methods())
 @pytest.mark.parametrize("dtype", ["float32", "int8"])  # the outer loop: each loads the model once
 def test_gathered_decoding_is_masked_decoding(laboratory: Laboratory, name: str, dtype: str) -> None:
     subject = laboratory.subject("smollm2-135m", dtype)

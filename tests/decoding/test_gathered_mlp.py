@@ -7,9 +7,10 @@ import torch
 from backend.decoding.gathered_mlp import GatheredMLP, activation_kind
 from backend.decoding.layout import laid_out, layout_for
 from backend.decoding.matrices import MLPMatrices
+from backend.decoding.refusal import timed_methods
 from backend.decoding.torch_mlp import TorchGatheredMLP
 from backend.models.anatomy import find_anatomy
-from backend.sparsity import METHODS, make_policy
+from backend.sparsity import make_policy
 from backend.sparsity.engine import MaskedEngine
 from backend.sparsity.neuron_pruning import NeuronPruning
 from tests.models_tiny import GATED_FAMILIES, tiny_model
@@ -82,10 +83,7 @@ def test_each_policy_gives_what_its_masks_give(llama, name, settings):
 
 
 def test_every_realisable_method_is_among_them():
-    realisable = {
-        n for n, m in METHODS.items() if m.realisable and m.label_free and "attn_out" not in m.sites()
-    }
-    assert realisable <= {name for name, _ in POLICIES}
+    assert set(timed_methods()) == {name for name, _ in POLICIES}
 
 
 @pytest.mark.parametrize("family", GATED_FAMILIES)

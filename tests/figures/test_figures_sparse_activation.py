@@ -23,6 +23,7 @@ from backend.figures.sparse_activation import (
     verdict,
     with_variants,
 )
+from backend.figures.speed import with_speed
 from backend.sparsity import METHODS, make_policy
 
 WRONG = {"own": 0, "second": -60, "random": -50}
@@ -202,7 +203,7 @@ def test_no_oracle_enters_the_front_of_trade_offs():
                 "delta_nll": 0.0, "kl": 0.0, "agreement": 1.0, "nll": 1.0,
             }
         )  # fmt: skip
-    spec = trade_off(pd.DataFrame(rows))
+    spec = trade_off(with_speed(pd.DataFrame(rows), pd.DataFrame(), None))
     (front,) = [series for series in spec.series if series.name == "front"]
     assert set(front.x) == {0.5}
     oracles = [name for name in METHODS if name in ("gxo", "corrected_gxo", "dense_magnitude", "snip")]
