@@ -158,7 +158,8 @@ class Decoding:
         prefill: Prefill = "dense",
         calibration: Any = None,
     ) -> None:
-        refuse_unreal(policy) if execution == "gathered" else None
+        if execution == "gathered":
+            refuse_unreal(policy)
         limit = model.context_limit
         if limit is not None and room > limit:
             raise UserError(

@@ -14,7 +14,7 @@ from backend.results import queries
 from backend.sparsity import METHODS, Policy
 from pages._shared.evaluation import Chosen
 from pages._shared.forms import settings_form
-from pages._shared.run_progress import UNFINISHED, show_progress
+from pages._shared.run_progress import UNFINISHED, run_now, show_progress
 from pages._shared.store import OpenStore
 from pages._shared.text import as_rise, with_error
 
@@ -88,17 +88,9 @@ def _sweep(chosen: Chosen, policy: Policy, tokens: int, window: int) -> Sweep:
 
 def _result(opened: OpenStore, chosen: Chosen, run_id: str, unfinished: bool) -> None:
     """Show the run as it is now; when it has ended, draw the whole page anew once."""
-    try:
-        opened.refresh(at_once=True)
-    except UserError as error:
-        st.error(str(error), icon=":material/error:")
-        return
-    run = queries.run(opened.store, run_id)
+    run = run_now(opened, run_id, unfinished)
     if run is None:
-        st.progress(0.0, text="Waiting for the worker.")
         return
-    if unfinished and run.status not in UNFINISHED:
-        st.rerun()
     with st.container(border=True):
         if run.status != "done":
             show_progress(opened, run)

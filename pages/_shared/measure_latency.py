@@ -20,7 +20,7 @@ from backend.results import queries
 from backend.results.latencies import KIND
 from backend.sparsity import METHODS, Policy, make_policy
 from pages._shared.evaluation import Chosen
-from pages._shared.run_progress import UNFINISHED, show_progress
+from pages._shared.run_progress import UNFINISHED, run_now, show_progress
 from pages._shared.speed import Timing
 from pages._shared.store import OpenStore, latencies
 
@@ -130,17 +130,9 @@ def _evaluation(
 
 
 def _result(opened: OpenStore, run_id: str, unfinished: bool) -> None:
-    try:
-        opened.refresh(at_once=True)
-    except UserError as error:
-        st.error(str(error), icon=":material/error:")
-        return
-    run = queries.run(opened.store, run_id)
+    run = run_now(opened, run_id, unfinished)
     if run is None:
-        st.progress(0.0, text="Waiting for the worker.")
         return
-    if unfinished and run.status not in UNFINISHED:
-        st.rerun()
     with st.container(border=True):
         if run.status != "done":
             show_progress(opened, run)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
+from backend.errors import UserError
 from backend.experiments import client
 from backend.experiments.evaluations.kinds import DEFAULT_KIND
 from backend.home import Home
@@ -58,6 +59,27 @@ def show_progress(opened: OpenStore, run: StoredRun) -> None:
         left = "paused" if run.status == "paused" else f"about {duration(said.get('seconds_left'))} left"
         steps = STEPS.get(str((run.spec.get("evaluation") or {}).get("kind", DEFAULT_KIND)), "steps")
         st.progress(min(1.0, done / total), text=f"{done:,} of {total:,} {steps} · {left}")
+
+
+def run_now(opened: OpenStore, run_id: str, unfinished: bool) -> StoredRun | None:
+    """Return a run as it is now, None after saying why there is none yet.
+
+    Args:
+        opened: The store, brought up to date first.
+        run_id: The run that the page asked for.
+        unfinished: The page was drawn while it ran: once it has ended, the whole page is drawn anew.
+    """
+    try:
+        opened.refresh(at_once=True)
+    except UserError as error:
+        st.error(str(error), icon=":material/error:")
+        return None
+    run = queries.run(opened.store, run_id)
+    if run is None:
+        st.progress(0.0, text="Waiting for the worker.")
+    elif unfinished and run.status not in UNFINISHED:
+        st.rerun()
+    return run
 
 
 def worker_sentence(home: Home) -> str:
