@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -88,7 +88,7 @@ class Latency:
         median, dense_median = float(np.median(ms)), _median_ms(dense)
         mlp, dense_mlp = _median_ms(sparse, "mlp"), _median_ms(dense, "mlp")
         reading = self.rounds[-1].reading
-        weights = reading.weights_read * self.value_bytes
+        weights = reading.bytes_per_token(self.value_bytes)
         dense_weights = reading.anatomy.weights_per_token * self.value_bytes
         bandwidth = max(each.bandwidth for each in self.rounds)
         rate = (weights + self.kv_bytes) / median * 1e3
@@ -140,6 +140,7 @@ def measure_latency(
     int8: bool = False,
     execution: Execution = "gathered",
     prefill: Prefill = "dense",
+    calibration: Any = None,
 ) -> Iterator[Latency]:
     """Time a policy and the dense model, in turns of eight tokens, fed with the same text.
 
@@ -147,7 +148,7 @@ def measure_latency(
 
     Args:
         engine: The model.
-        policy: The policy; calibration is done by the caller's policy itself.
+        policy: The policy.
         ids: Prompt and tokens to feed. # [T]
         prompt: Length of the prompt.
         warm_up: Tokens fed before timing, of each side and in each round.
@@ -155,6 +156,7 @@ def measure_latency(
         int8: The model's linear weights were rounded to int8 and are read as such.
         execution: How the policy is run; dense is always gathered.
         prefill: How the policy reads the prompt.
+        calibration: What the policy was fitted to.
 
     Yields:
         The growing result, once a round.
@@ -165,7 +167,14 @@ def measure_latency(
         with ready_for(engine, policy, int8=int8) as model:
             tried: list[Round] = []
             for _attempt in range(ATTEMPTS):
-                sparse = Decoding(model, policy, len(ids), execution=execution, prefill=prefill)
+                sparse = Decoding(
+                    model,
+                    policy,
+                    len(ids),
+                    execution=execution,
+                    prefill=prefill,
+                    calibration=calibration,
+                )
                 tried.append(_round(model, sparse, ids, prompt, warm_up, reader))
                 if tried[-1].others <= TOLERATED:
                     break

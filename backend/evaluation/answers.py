@@ -139,6 +139,7 @@ class Answers:
         policy: The policy.
         form: Forced or free.
         reading: What the sparse tokens read; dense ones (prompt, first token) are left out.
+        calibration: What the policy was fitted to.
         fed: Tokens fed in all.
         windows: Metric → one value an answer.
     """
@@ -146,6 +147,7 @@ class Answers:
     policy: Policy
     form: Form
     reading: Reading
+    calibration: Any = None
     fed: int = 0
     counts: list[int] = field(default_factory=list)
     windows: dict[str, list[float]] = field(default_factory=dict)
@@ -187,7 +189,7 @@ class Answers:
         read = {
             "mlp_density": (self.reading.mlp_density, "share of MLP weights"),
             "model_density": (self.reading.model_density, "share of all weights"),
-            "bytes_per_token": (self.reading.weights_read * value_bytes, "B/token"),
+            "bytes_per_token": (self.reading.bytes_per_token(value_bytes), "B/token"),
             "sparse_tokens": (tokens / self.fed, "share of tokens fed"),
             **self.reading.counted(value_bytes),
         }
@@ -206,7 +208,7 @@ class Answers:
 
 
 def evaluate_answers(
-    engine: MaskedEngine, policy: Policy, reference: AnswerReference, form: Form
+    engine: MaskedEngine, policy: Policy, reference: AnswerReference, form: Form, calibration: Any = None
 ) -> Iterator[Answers]:
     """Compare a policy's answers with the dense model's, question by question.
 
@@ -217,11 +219,12 @@ def evaluate_answers(
         policy: The policy.
         reference: The dense answers.
         form: Forced or free.
+        calibration: What the policy was fitted to.
 
     Yields:
         The growing result, once a question.
     """
-    result = Answers(policy, form, Reading(engine.anatomy, policy))
+    result = Answers(policy, form, Reading(engine.anatomy, policy), calibration)
     for index in range(len(reference.prompts)):
         said = reference.answer(engine, index)
         if len(said.answer) > 1:
@@ -238,7 +241,12 @@ def _add_forced(engine: MaskedEngine, reference: AnswerReference, index: int, re
     expected = reference.scores(engine, index)
     dense = reference.dense_pass(engine, index)
     hidden, reading = engine.hidden_states(
-        result.policy, dense.input_ids, sequences=(index,), prompt=dense.prompt, dense=dense
+        result.policy,
+        dense.input_ids,
+        sequences=(index,),
+        calibration=result.calibration,
+        prompt=dense.prompt,
+        dense=dense,
     )
     with torch.inference_mode():
         scores = score_sparse(engine.anatomy.head, hidden[0, dense.prompt :], expected)
@@ -267,7 +275,9 @@ def _add_free(engine: MaskedEngine, reference: AnswerReference, index: int, resu
     ends = end_tokens(reference.tokenizer)
     with (
         torch.inference_mode(),
-        engine.applied(result.policy, sequences=(index,), prepared=prepared) as reading,
+        engine.applied(
+            result.policy, sequences=(index,), calibration=result.calibration, prepared=prepared
+        ) as reading,
     ):
         while len(said) < len(expected) and said[-1] not in ends:
             cache, token = _step(engine, dense.input_ids.new_tensor([[said[-1]]]), cache)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from backend.evaluation.dense_passes import DensePasses
 from backend.evaluation.scoring import DenseScores, TokenScores, score_dense, score_sparse
@@ -49,11 +49,18 @@ class DenseReference:
                 )
         return self.scores[index]
 
-    def run(self, engine: MaskedEngine, policy: Policy, index: int) -> tuple[Tensor, Reading]:
+    def run(
+        self, engine: MaskedEngine, policy: Policy, index: int, calibration: Any = None
+    ) -> tuple[Tensor, Reading]:
         """Run one window under a policy; return its final hidden states # [1, W, d] and what was read."""
         dense = self.dense_pass(engine, index)
         return engine.hidden_states(
-            policy, dense.input_ids, sequences=(index,), prompt=dense.prompt, dense=dense
+            policy,
+            dense.input_ids,
+            sequences=(index,),
+            calibration=calibration,
+            prompt=dense.prompt,
+            dense=dense,
         )
 
     def dense_pass(self, engine: MaskedEngine, index: int) -> DensePass:
@@ -108,7 +115,7 @@ class Fidelity:
         read = {
             "mlp_density": (self.reading.mlp_density, "share of MLP weights"),
             "model_density": (self.reading.model_density, "share of all weights"),
-            "bytes_per_token": (self.reading.weights_read * value_bytes, "B/token"),
+            "bytes_per_token": (self.reading.bytes_per_token(value_bytes), "B/token"),
             **self.reading.counted(value_bytes),
         }
         tokens = self.reading.tokens
@@ -131,7 +138,9 @@ class Fidelity:
         }
 
 
-def evaluate(engine: MaskedEngine, policy: Policy, reference: DenseReference) -> Iterator[Fidelity]:
+def evaluate(
+    engine: MaskedEngine, policy: Policy, reference: DenseReference, calibration: Any = None
+) -> Iterator[Fidelity]:
     """Score a policy window by window.
 
     Between two windows the model is dense and untouched, so the caller may use it for something else.
@@ -140,6 +149,7 @@ def evaluate(engine: MaskedEngine, policy: Policy, reference: DenseReference) ->
         engine: The model.
         policy: The policy.
         reference: The dense scores of the same windows.
+        calibration: What the policy was fitted to.
 
     Yields:
         The growing result, once a window.
@@ -149,7 +159,7 @@ def evaluate(engine: MaskedEngine, policy: Policy, reference: DenseReference) ->
     result = Fidelity(policy, Reading(engine.anatomy, policy))
     for index in range(len(reference.windows)):
         dense = reference.of(engine, index)
-        hidden, reading = reference.run(engine, policy, index)
+        hidden, reading = reference.run(engine, policy, index, calibration)
         with torch.inference_mode():
             states = _predicting(hidden, reference.windows.first_scored[index])
             result.add(score_sparse(engine.anatomy.head, states, dense), dense)

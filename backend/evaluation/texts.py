@@ -92,6 +92,17 @@ def _wikitext2(data_root: Path | None) -> bytes:
     return _wikitext2_from_hub()
 
 
+def _wikitext2_train(data_root: Path | None) -> bytes:
+    local = data_root / "wikitext2" / "wiki.train.raw.head.txt" if data_root else None
+    if local is None or not local.is_file():
+        raise UserError(
+            "The calibration text wikitext2_train is read from wikitext2/wiki.train.raw.head.txt under a "
+            "data root (--data-root or SPARSITY_LENS_DATA); name one, or set calibration=prose, which ships "
+            "with Python."
+        )
+    return local.read_bytes()
+
+
 def _wikitext2_from_hub() -> bytes:
     import pyarrow.parquet as pq
     from huggingface_hub import hf_hub_download
@@ -142,5 +153,9 @@ def _truthfulqa(data_root: Path | None) -> bytes:
 
 
 TEXTS.add("wikitext2", NamedText("WikiText-2 raw, test", "CC BY-SA 3.0 and GFDL", _wikitext2))
+TEXTS.add(
+    "wikitext2_train",
+    NamedText("WikiText-2 raw, start of train (calibration)", "CC BY-SA 3.0 and GFDL", _wikitext2_train),
+)
 TEXTS.add("prose", NamedText("Python's language reference (ships with Python)", "PSF-2.0", _prose))
 QUESTIONS.add("truthfulqa", NamedText("TruthfulQA, 817 questions", "Apache-2.0", _truthfulqa))

@@ -75,6 +75,33 @@ def cut_windows(text: Text, tokenizer: Any, windows: int, window: int, stride: i
     return Windows(torch.tensor(rows, dtype=torch.long), first_scored)
 
 
+def last_windows(text: Text, tokenizer: Any, windows: int, window: int) -> Windows:
+    """Return the last windows of a text, which an evaluation, cut from its start, reaches last.
+
+    Args:
+        text: The text.
+        tokenizer: A Hugging Face tokenizer.
+        windows: Number of windows n, at most; of a short text as many as it holds.
+        window: Tokens of one window, W.
+
+    Raises:
+        UserError: The text holds none.
+    """
+    import torch
+
+    ids = tokenizer(text.content, add_special_tokens=False, verbose=False)["input_ids"]
+    bos = _bos(tokenizer)
+    held = window - len(bos)
+    count = min(windows, len(ids) // held)
+    if not count:
+        raise UserError(
+            f"{text.name} has {len(ids):,} tokens, fewer than a window of {window}; take a longer text."
+        )
+    first = len(ids) - count * held
+    rows = [bos + ids[first + row * held : first + (row + 1) * held] for row in range(count)]
+    return Windows(torch.tensor(rows, dtype=torch.long), (1,) * count)
+
+
 def _bos(tokenizer: Any) -> list[int]:
     """Return the BOS the tokenizer puts before a text, if it does."""
     start = tokenizer("a", verbose=False)["input_ids"][:1]

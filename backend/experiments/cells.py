@@ -22,6 +22,7 @@ class Cell:
         evaluation: What is evaluated.
         text_sha256: Hash of the whole text that was read.
         machine: The machine that it runs on, if that decides the result; else None.
+        calibration_sha256: Hash of the text that the policy is fitted on; None for one without calibration.
     """
 
     model: str
@@ -30,20 +31,24 @@ class Cell:
     evaluation: Evaluation
     text_sha256: str
     machine: str | None = None
+    calibration_sha256: str | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the result, as plain JSON values."""
         evaluation = {"version": self.evaluation.version, **self.evaluation.canonical()}
         if self.machine is not None:
             evaluation["machine"] = self.machine
+        policy = {
+            "name": self.policy.name,
+            "version": type(self.policy).version,
+            "settings": self.policy.canonical(),
+        }
+        if self.calibration_sha256 is not None:
+            policy["calibration"] = self.calibration_sha256
         return {
             "evaluation": {**evaluation, "text": self.text_sha256},
             "model_sha256": self.model_sha256,
-            "policy": {
-                "name": self.policy.name,
-                "version": type(self.policy).version,
-                "settings": self.policy.canonical(),
-            },
+            "policy": policy,
         }
 
     @property

@@ -12,6 +12,7 @@ from backend.evaluation.dense_passes import DensePasses
 from backend.evaluation.fidelity import DenseReference
 from backend.evaluation.texts import Text, load_text
 from backend.evaluation.windows import cut_windows
+from backend.experiments.calibration import with_a_text
 from backend.experiments.cells import Cell
 from backend.experiments.evaluations import FidelityEvaluation
 from backend.experiments.provenance import machine_name
@@ -20,6 +21,7 @@ from backend.home import Home
 from backend.models.anatomy import find_anatomy
 from backend.models.loading import LoadedModel, choose_device, load_model
 from backend.models.sources import resolve
+from backend.sparsity.calibrated import Calibrated
 from backend.sparsity.engine import MaskedEngine
 
 if TYPE_CHECKING:
@@ -70,11 +72,17 @@ class Laboratory:
     _references: OrderedDict[tuple[Any, ...], Any] = field(default_factory=OrderedDict, repr=False)
 
     def resolve(self, plan: Plan) -> Cell:
-        """Return the cell of a plan: its model and text by their hashes, no weights loaded."""
+        """Return the cell of a plan: its model and texts by their hashes, no weights loaded."""
         text = self.text(plan.evaluation.text)
         folder = self._folder(plan.model)
         machine = machine_name(*self.machine()) if plan.evaluation.on_this_machine else None
-        return Cell(folder.name, folder.sha256, plan.policy, plan.evaluation, text.sha256, machine)
+        policy = with_a_text(self, plan.policy)
+        fitted_on = self.text(policy.calibration).sha256 if isinstance(policy, Calibrated) else None
+        return Cell(folder.name, folder.sha256, policy, plan.evaluation, text.sha256, machine, fitted_on)
+
+    def sha256(self, model: str) -> str:
+        """Return the hash of a model's weights."""
+        return self._folder(model).sha256
 
     def text(self, name: str) -> Text:
         """Return a text, read once."""

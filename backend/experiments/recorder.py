@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import UserError
+from backend.experiments.calibration import calibrate
 from backend.experiments.evaluations import FidelityEvaluation
 from backend.experiments.laboratory import Laboratory
 from backend.experiments.provenance import provenance
@@ -84,19 +85,23 @@ def _record(
     cell = laboratory.resolve(plan)
     subject = laboratory.subject(plan.model, plan.evaluation.dtype)
     windows = laboratory.reference(subject, plan.evaluation).windows
-    reading = Reading(subject.engine.anatomy, plan.policy)
+    policy = cell.policy
+    fitted = calibrate(laboratory, plan.model, plan.evaluation.dtype, policy, windows.ids.tolist()).fitted
+    reading = Reading(subject.engine.anatomy, policy)
     curves: dict[Key, MissCurve] = {}
     clock = Clock(len(windows))
     for index in range(len(windows)):
         checkpoint()
         ids = windows.ids[index : index + 1].to(subject.loaded.model.device)
         watch = _Watch(curves)
-        _, read = subject.engine.hidden_states(plan.policy, ids, sequences=(index,), watch=watch)
+        _, read = subject.engine.hidden_states(
+            policy, ids, sequences=(index,), calibration=fitted, watch=watch
+        )
         reading.merge(read)
         clock.window_done()
         left = clock.seconds_left()
         folder.log().append("progress", cell=cell.id, done=clock.done, total=clock.total, seconds_left=left)
-        report(Progress(f"recording {plan.policy.name}", clock.done, clock.total, left))
+        report(Progress(f"recording {policy.name}", clock.done, clock.total, left))
     info = RecordingInfo(
         path=laboratory.home.root,
         cell_id=cell.id,

@@ -95,7 +95,7 @@ def _run_cells(
         log.append("cell_started", cell=cell.id, name=name)
         started = time.perf_counter()
         try:
-            for result in _steps(plan, laboratory, checkpoint):  # noqa: B007
+            for result in _steps(plan, cell, laboratory, checkpoint):  # noqa: B007
                 clock.window_done()
                 left = clock.seconds_left()
                 log.append("progress", cell=cell.id, done=clock.done, total=total, seconds_left=left)
@@ -123,10 +123,12 @@ def _run_cells(
     return "done", f"{_cells(len(todo))} run, {len(cells) - len(todo)} found."
 
 
-def _steps(plan: Plan, laboratory: Laboratory, checkpoint: Callable[[], None]) -> Iterator[Outcome]:
+def _steps(
+    plan: Plan, cell: Cell, laboratory: Laboratory, checkpoint: Callable[[], None]
+) -> Iterator[Outcome]:
     """Yield the growing result of a cell, with a checkpoint before each step."""
     checkpoint()
-    for result in plan.evaluation.outcomes(laboratory, plan.model, plan.policy):
+    for result in cell.evaluation.outcomes(laboratory, plan.model, cell.policy):
         yield result
         checkpoint()
 

@@ -52,6 +52,8 @@ STYLES: dict[str, Style] = {
     "dense_magnitude_norm": Style(colour=SKY, marker="circle", dash="dot"),
     "gradient": Style(colour=PURPLE, marker="x", dash="dash"),
     "integrated_gradients": Style(colour=BLACK, marker="cross", dash="dashdot"),
+    "cats": Style(colour=VERMILLION, marker="star", dash="dot"),
+    "predictor": Style(colour=GREEN, marker="triangle-up", dash="dash"),
     "expected_fisher": Style(colour=GREEN, marker="star", dash="longdash"),
     "prompt_attribution": Style(colour=PURPLE, marker="triangle-up", dash="longdashdot"),
     "refreshed_attribution": Style(colour=PURPLE, marker="diamond", dash="dashdot"),

@@ -1,6 +1,7 @@
 """Mask policies: one file a family. Importing this package registers every method, without torch."""
 
 from backend.sparsity import (
+    cats,
     dense,
     dense_magnitude,
     dip,
@@ -10,6 +11,7 @@ from backend.sparsity import (
     glu,
     integrated_gradients,
     label_attribution,
+    predictor,
     prompt_attribution,
     random_control,
     refreshed_attribution,
@@ -36,6 +38,7 @@ __all__ = [
     "Projection",
     "Site",
     "Tally",
+    "cats",
     "dense",
     "dense_magnitude",
     "dip",
@@ -46,6 +49,7 @@ __all__ = [
     "integrated_gradients",
     "label_attribution",
     "make_policy",
+    "predictor",
     "prompt_attribution",
     "random_control",
     "refreshed_attribution",

@@ -5,7 +5,8 @@ of neurons kept:
 
 * gate and up: ``ρ_in`` if the policy needs them before it chooses neurons, else ``ρ_in·ρ_mid`` (only the
   chosen rows); an oracle's uncharged projections count as ``ρ_in·ρ_mid`` too;
-* down: ``ρ_mid``.
+* down: ``ρ_mid``;
+* what the policy reads of its own to choose (a predictor) counts as so many weights of the MLP.
 
 A head that is dropped saves its columns of the output projection and, if it was known beforehand, its rows
 of the query projection; keys and values of the token are written all the same (they are shared under GQA).
@@ -41,6 +42,7 @@ class Reading:
         self.tokens = 0
         self._mlp: dict[int, float] = dict.fromkeys(anatomy.mlps, 0.0)
         self._first = min(anatomy.mlps)
+        self._own = {layer: policy.own_weights(mlp) / mlp.weights for layer, mlp in anatomy.mlps.items()}
         self._attention: dict[tuple[int, Literal["attn_in", "attn_out"]], float] = {}
         self._tallies: dict[str, Tally] = {}
 
@@ -68,6 +70,7 @@ class Reading:
         rows = sum(first if name in charged else first * middle for name in ("gate", "up"))
         per_token = (rows + middle) / 3
         self._mlp[layer] += per_token * tokens if isinstance(per_token, float) else float(per_token.sum())
+        self._mlp[layer] += self._own[layer] * tokens
         if layer == self._first:
             self.tokens += tokens
 
@@ -123,6 +126,16 @@ class Reading:
                 weights += attention.query_weights
             skipped += weights * share / self.tokens
         return self.anatomy.weights_per_token * (1 + self.policy.extra_reads) - skipped
+
+    def bytes_per_token(self, value_bytes: float) -> float:
+        """Return the bytes of what was read per token.
+
+        Args:
+            value_bytes: Bytes of one of the model's weights as it ran. A policy's own weights are as wide as
+                the arithmetic: those of an int8 model too, whose activations are float32.
+        """
+        own = sum(share * self.anatomy.mlps[layer].weights for layer, share in self._own.items())
+        return (self.weights_read - own) * value_bytes + own * (4 if value_bytes == 1 else value_bytes)
 
     @property
     def model_density(self) -> float:

@@ -217,7 +217,7 @@ def _observed(mlp: GatedMLP, observer: Observer) -> Callable[[Tensor], Tensor]:
         gate, up = mlp.project(x)
         gate = mlp.activation(gate)
         neurons = gate * up
-        observer.observe(mlp.layer, Activations(x=x, gate=gate, up=up, neurons=neurons))
+        observer.observe(mlp, Activations(x=x, gate=gate, up=up, neurons=neurons))
         return mlp.down(neurons)
 
     return forward

@@ -95,7 +95,7 @@ class Ranking:
 class Observer(Protocol):
     """Watches a dense run on calibration text, then fits what the policy needs."""
 
-    def observe(self, layer: int, activations: Activations) -> None:
+    def observe(self, mlp: GatedMLP, activations: Activations) -> None:
         """Take note of one dense MLP call: all fields of ``activations`` are given."""
         ...
 
@@ -177,6 +177,10 @@ class Policy(Settings):
     def extra_reads(self) -> float:
         """What is read beside the masked pass, in dense tokens' weights a token (passes that renew masks)."""
         return 0.0
+
+    def own_weights(self, mlp: GatedMLP) -> int:
+        """Return how many weights of its own (a predictor's) the policy reads for a token in one layer."""
+        return 0
 
     @classmethod
     def density_floor(cls) -> float:

@@ -21,7 +21,12 @@ from backend.sparsity import make_policy
 
 pytestmark = pytest.mark.real_model
 PROMPT, TOKENS, TOLERANCE = 96, 64, 2e-3
-SETTINGS: dict[str, dict[str, Any]] = {"dip": {"density": 0.5}, "dip_ca": {"density": 0.5}, "dense": {}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "dip": {"density": 0.5},
+    "dip_ca": {"density": 0.5},
+    "dense": {},
+    "predictor": {"rank": 16, "epochs": 1},
+}
 
 
 class Noted:
@@ -70,15 +75,17 @@ def test_gathered_decoding_is_masked_decoding(laboratory: Laboratory, name: str,
     subject = laboratory.subject("smollm2-135m", dtype)
     text = load_text("prose", None).content[:2000]
     ids = subject.loaded.tokenizer(text, return_tensors="pt").input_ids[0][:PROMPT]
-    policy: Any = Noted(make_policy(name, SETTINGS.get(name, {"keep": 0.5})))
+    made = make_policy(name, SETTINGS.get(name, {"keep": 0.5}))
+    fitted = subject.engine.calibrate(made, [ids[None]])
+    policy: Any = Noted(made)
     with ready_for(subject.engine, policy, int8=dtype == "int8") as model:
-        gathered = Decoding(model, policy, PROMPT + TOKENS)
+        gathered = Decoding(model, policy, PROMPT + TOKENS, calibration=fitted)
         logits = [gathered.read_prompt(ids)]
         for _ in range(TOKENS):
             logits.append(gathered.feed(int(logits[-1].argmax())))
         assert gathered.loop == "lean"
         policy.replay = True
-        masked = Decoding(model, policy, PROMPT + TOKENS, execution="masked")
+        masked = Decoding(model, policy, PROMPT + TOKENS, execution="masked", calibration=fitted)
         expected = [masked.read_prompt(ids)]
         for token in [int(each.argmax()) for each in logits[:-1]]:
             expected.append(masked.feed(token))

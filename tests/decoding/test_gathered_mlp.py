@@ -25,6 +25,8 @@ POLICIES = [
     ("glu_pruning", {"keep": 0.3}),
     ("magnitude_norm", {"keep": 0.3}),
     ("random", {"keep": 0.3}),
+    ("cats", {"keep": 0.3}),
+    ("predictor", {"keep": 0.3, "rank": 8, "epochs": 1}),
 ]
 
 
@@ -47,16 +49,17 @@ def tokens(engine, count=5):
     return torch.randn(count, 1, 1, width, generator=torch.Generator().manual_seed(4))
 
 
-def masked(engine, policy, xs):
-    with torch.inference_mode(), engine.applied(policy) as reading:
+def masked(engine, policy, xs, calibration=None):
+    with torch.inference_mode(), engine.applied(policy, calibration=calibration) as reading:
         out = [[mlp.module(x)[0, 0].clone() for x in xs] for mlp in engine.anatomy.mlps.values()]
     return out, reading
 
 
 def check(engine, policy):
     xs = tokens(engine)
-    expected, reading = masked(engine, policy, xs)
-    contexts, others = engine.contexts(policy), engine.contexts(policy)
+    fitted = engine.calibrate(policy, [torch.arange(3, 60)[None]])
+    expected, reading = masked(engine, policy, xs, fitted)
+    contexts, others = (engine.contexts(policy, calibration=fitted) for _ in range(2))
     layout = layout_for(policy)
     with torch.inference_mode(), laid_out(engine.anatomy, layout):
         for layer, mlp in engine.anatomy.mlps.items():

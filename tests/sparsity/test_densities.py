@@ -73,10 +73,14 @@ def test_at_density_one_every_method_is_the_dense_model_bit_for_bit(llama, name)
     """Masks of ones multiply exactly and the model's own modules project, so not one ulp differs."""
     dense, _ = llama.hidden_states(make_policy("dense", {}), IDS)
     policy = METHODS[name].at_density(1.0)
-    got, reading = llama.hidden_states(policy, IDS, sequences=(0, 1))
+    fitted = llama.calibrate(policy, [IDS])
+    got, reading = llama.hidden_states(policy, IDS, sequences=(0, 1), calibration=fitted)
     assert torch.equal(got, dense)
-    assert reading.mlp_density == 1
-    assert reading.model_density == 1 + policy.extra_reads
+    mlp = llama.anatomy.mlps[0]
+    own = policy.own_weights(mlp) / mlp.weights
+    assert reading.mlp_density == pytest.approx(1 + own, abs=1e-12)
+    extra = policy.extra_reads + own * llama.anatomy.mlp_weights / llama.anatomy.weights_per_token
+    assert reading.model_density == pytest.approx(1 + extra, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "dense"])

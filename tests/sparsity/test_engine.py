@@ -68,8 +68,8 @@ class MedianGate:
     def __init__(self):
         self.seen: dict[int, list[torch.Tensor]] = {}
 
-    def observe(self, layer, activations):
-        self.seen.setdefault(layer, []).append(activations.gate.abs().flatten())
+    def observe(self, mlp, activations):
+        self.seen.setdefault(mlp.layer, []).append(activations.gate.abs().flatten())
 
     def fit(self):
         return {layer: torch.cat(parts).median() for layer, parts in self.seen.items()}
@@ -198,9 +198,12 @@ def test_rows_of_a_batch_do_not_see_each_other(llama):
     pair = torch.cat([IDS, IDS.flip(1)])
     for name in METHODS:
         policy = METHODS[name].at_density(0.8) if name != "dense" else make_policy("dense", {})
-        together, _ = llama.hidden_states(policy, pair, sequences=(4, 5))
+        fitted = llama.calibrate(policy, [IDS])
+        together, _ = llama.hidden_states(policy, pair, sequences=(4, 5), calibration=fitted)
         for row in (0, 1):
-            alone, _ = llama.hidden_states(policy, pair[row : row + 1], sequences=(4 + row,))
+            alone, _ = llama.hidden_states(
+                policy, pair[row : row + 1], sequences=(4 + row,), calibration=fitted
+            )
             torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-5)
 
 

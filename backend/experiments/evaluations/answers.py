@@ -41,10 +41,16 @@ class AnswersEvaluation(Evaluation):
     def outcomes(self, laboratory: Laboratory, model: str, policy: Policy) -> Iterator[Outcome]:
         """Compare answers question by question."""
         from backend.evaluation.answers import evaluate_answers
+        from backend.evaluation.questions import read_questions
+        from backend.experiments.calibration import calibrate
 
         subject = laboratory.subject(model, self.dtype)
         reference = self._reference(laboratory, subject)
-        yield from evaluate_answers(subject.engine, policy, reference, self.form)
+        questions = read_questions(laboratory.text(self.text), self.questions)
+        asked = [subject.loaded.tokenizer(each, verbose=False)["input_ids"] for each in questions]
+        found = calibrate(laboratory, model, self.dtype, policy, asked)
+        outcomes = evaluate_answers(subject.engine, policy, reference, self.form, found.fitted)
+        yield from found.noted(outcomes)
 
     def _reference(self, laboratory: Laboratory, subject: Subject) -> AnswerReference:
         from backend.evaluation.answers import AnswerReference

@@ -64,6 +64,9 @@ class FidelityEvaluation(Evaluation):
     def outcomes(self, laboratory: Laboratory, model: str, policy: Policy) -> Iterator[Outcome]:
         """Score a policy window by window."""
         from backend.evaluation.fidelity import evaluate
+        from backend.experiments.calibration import calibrate
 
         subject = laboratory.subject(model, self.dtype)
-        yield from evaluate(subject.engine, policy, laboratory.reference(subject, self))
+        reference = laboratory.reference(subject, self)
+        found = calibrate(laboratory, model, self.dtype, policy, reference.windows.ids.tolist())
+        yield from found.noted(evaluate(subject.engine, policy, reference, found.fitted))

@@ -62,6 +62,7 @@ class LatencyEvaluation(Evaluation):
         """Time the policy round by round."""
         from backend.decoding.latency import measure_latency
         from backend.evaluation.windows import cut_windows
+        from backend.experiments.calibration import calibrate
 
         subject = laboratory.subject(model, self.dtype)
         length = self.prompt + self.warm_up + self.tokens
@@ -72,7 +73,8 @@ class LatencyEvaluation(Evaluation):
                 f"{limit:,}."
             )
         windows = cut_windows(laboratory.text(self.text), subject.loaded.tokenizer, 1, length)
-        yield from measure_latency(
+        found = calibrate(laboratory, model, self.dtype, policy, windows.ids.tolist())
+        outcomes = measure_latency(
             subject.engine,
             policy,
             windows.ids[0],
@@ -82,4 +84,6 @@ class LatencyEvaluation(Evaluation):
             int8=self.dtype == "int8",
             execution=self.execution,
             prefill=self.prefill,
+            calibration=found.fitted,
         )
+        yield from found.noted(outcomes)
