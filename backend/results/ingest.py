@@ -173,3 +173,4 @@ def _write(cursor: duckdb.DuckDBPyConnection, rows: Rows) -> None:
     insert(cursor, "results", list(rows.results.values()))
     insert(cursor, "measurements", list(chain.from_iterable(rows.measurements.values())))
     insert(cursor, "windows", list(chain.from_iterable(rows.windows.values())))
+    rows.generated.write(cursor)
