@@ -15,9 +15,8 @@ Every event has ``at`` (UTC, ISO 8601) and ``kind``:
 | ``cell_found`` | ``cell``, ``run``: that earlier run holds its result |
 | ``cell_failed`` | ``cell``, ``message`` |
 | ``message`` | ``message``: a sentence for the log |
-| ``generation_started`` | ``item`` (the prompt's number), ``prompt``, ``read_as``, ``prompt_tokens``, ``model``, \
-``sides`` |
-| ``generation_tokens`` | ``item``, ``side``, ``form``, ``first`` place, ``tokens``; new ``columns`` of theirs |
+| ``generation_started`` | ``item``: the prompt's number; ``prompt``, ``read_as``, ``model``, ``sides`` |
+| ``generation_tokens`` | ``item``, ``side``, ``form``, ``first`` place, ``tokens``; their new ``columns`` |
 | ``generation_scores`` | the same of the dense model's view of tokens that were written |
 | ``generation_side_ended`` | ``item``, ``side``, ``form``, why it ``ended``, speed and densities |
 | ``run_paused`` / ``run_resumed`` | |

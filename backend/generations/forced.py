@@ -67,7 +67,7 @@ def score_forced(
         for place, token in enumerate(tokens):
             top = top_tokens(log_p[place], setting.tokenizer)
             logprob = float(log_p[place, token])
-            stream.token(Written(token, pieces.add(token), logprob, top, readings[place]))
+            stream.token(Written(token, pieces.add(token), logprob, top, None, readings[place]))
         stream.scores(compare(reader.logits(tokens, done == len(text)), logits, tokens, setting.tokenizer))
     has = account.tokens > 0
     stream.end(

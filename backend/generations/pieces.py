@@ -1,4 +1,4 @@
-"""From tokens to pieces of text whose concatenation is the text, though one letter may take several tokens."""
+"""From tokens to pieces of text that make up the text, though one letter may take several tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 class Pieces:
     """Turns a growing list of tokens into text, piece by piece.
 
-    A token that only begins a letter (bytes of UTF-8) has an empty piece; the one that ends it has the letter.
+    A token that only begins a letter (bytes of UTF-8) has an empty piece; the one that ends it has it all.
 
     Args:
         tokenizer: A Hugging Face tokenizer.

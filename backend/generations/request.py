@@ -27,14 +27,14 @@ class GenerationRequest(Settings):
     model: str = setting(DEFAULT_MODEL, "A catalog name, hub id or folder.")
     prompts: tuple[str, ...] = setting((), "What the model goes on from, one text each.")
     text: str | None = setting(None, "A named text or file whose pieces are the prompts, in place of them.")
-    pieces: int = setting(
-        16, "Prompts cut evenly out of the text.", unit="prompts", ge=1, le=MOST_PROMPTS
-    )
+    pieces: int = setting(16, "Prompts cut evenly out of the text.", unit="prompts", ge=1, le=MOST_PROMPTS)
     piece_tokens: int = setting(32, "Length of each piece.", unit="tokens", ge=1, le=4_096)
     style: Literal["chat", "raw"] = setting(
         "chat", "chat: a message in the model's own chat template; raw: the text as it stands."
     )
-    policies: tuple[dict[str, Any], ...] = Field((), description="Methods with their settings, at most three.")
+    policies: tuple[dict[str, Any], ...] = Field(
+        (), description="Methods with their settings, at most three."
+    )
     max_tokens: int = setting(64, "Longest text.", unit="tokens", ge=1, le=LONGEST)
     temperature: float = setting(0.0, "0 takes the most likely token.", ge=0, le=5)
     top_p: float = setting(1.0, "Draws from the most likely tokens that hold this share.", gt=0, le=1)

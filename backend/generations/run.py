@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from backend.experiments.laboratory import Laboratory, Subject
 
 KEPT_PROMPT = 1_024
-"""Longest prompt whose keys and values stay in memory, so that a slider's next text need not read it again."""
+"""Longest prompt whose keys and values stay in memory: a slider's next text need not read it again."""
 STOPPED = "Stopped; the text so far is kept."
 
 

@@ -57,6 +57,4 @@ def compare(dense: Tensor, side: Tensor, tokens: list[int], tokenizer: Any) -> l
 def top_tokens(log_p: Tensor, tokenizer: Any) -> Top:
     """Return the most likely tokens. ``log_p``: # [V]"""
     values, ids = log_p.topk(min(TOP, log_p.shape[-1]))
-    return [
-        (decoded(tokenizer, [int(i)]), round(float(v), 4)) for v, i in zip(values, ids, strict=True)
-    ]
+    return [(decoded(tokenizer, [int(i)]), round(float(v), 4)) for v, i in zip(values, ids, strict=True)]

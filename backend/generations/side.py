@@ -1,4 +1,4 @@
-"""One side's own text: a token at a time, measured as it is written, scored against dense every few tokens."""
+"""One side's own text: a token at a time, measured as it is written, scored by dense every few tokens."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class FreeSide:
         top = top_tokens(log_p, self._setting.tokenizer)
         text = self._pieces.add(token)
         self.tokens.append(token)
-        self.stream.token(Written(token, text, float(log_p[token]), top, readings))
+        self.stream.token(Written(token, text, float(log_p[token]), top, self.seconds, readings))
         if self.first_token_s is None:
             self.stream.flush()
             self.first_token_s = time.perf_counter() - self._setting.began

@@ -12,7 +12,7 @@ from backend.generations.scoring import Score, Top
 
 Form = Literal["free", "forced"]
 FLUSH_SECONDS = 0.1
-"""Tokens that come within this time share an event: one is flushed to the disk at once, a hundred would wait."""
+"""Tokens that come within this time share an event, for each has to reach the disk before the next."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Written:
         text: Its piece of the text.
         logprob: ``log p_side(token)``, nats.
         top: The side's most likely tokens there: text and log-probability.
+        seconds: What the side's own steps have taken up to it; None where it was fed.
         readings: The side's columns; none where the prompt gave the token.
     """
 
@@ -31,6 +32,7 @@ class Written:
     text: str
     logprob: float
     top: Top
+    seconds: float | None = None
     readings: list[Reading] = field(default_factory=list)
 
 
@@ -92,6 +94,7 @@ def _token_json(token: Written) -> dict[str, Any]:
         "text": token.text,
         "logprob": _short(token.logprob),
         "top": token.top,
+        "seconds": None if token.seconds is None else _short(token.seconds),
         "values": {r.column.name: _short(r.value) for r in token.readings},
         "layers": {r.column.name: [_short(v, 4) for v in r.layers] for r in token.readings if r.layers},
     }

@@ -1,8 +1,9 @@
 """Bundles: runs as small Parquet files, to be committed as seed or handed to somebody else.
 
 A bundle is a folder with ``runs.parquet``, ``cells.parquet``, ``results.parquet``, ``measurements.parquet``
-and ``windows.parquet``, and one more for each table of generated texts if it holds any; its name in the store is the hash of their content. Imported bundles are copied to
-``imports/`` in the home, so that the database can always be made again.
+and ``windows.parquet``, and one more for each table of generated texts if it holds any; its name in the
+store is the hash of their content. Imported bundles are copied to ``imports/`` in the home, so that the
+database can always be made again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import pyarrow.parquet as pq
 
 from backend.errors import UserError
 from backend.home import Home
-from backend.results.rows import GENERATION_SCHEMAS, SCHEMAS, insert_arrow
+from backend.results.generated_rows import GENERATION_SCHEMAS
+from backend.results.rows import SCHEMAS, insert_arrow
 from backend.results.run_state import forget
 
 if TYPE_CHECKING:

@@ -123,7 +123,7 @@ def create_generations(connection: duckdb.DuckDBPyConnection) -> None:
             low DOUBLE, high DOUBLE);
         CREATE TABLE generation_tokens (
             {form}, place INTEGER NOT NULL, token_id BIGINT NOT NULL, token_text VARCHAR NOT NULL,
-            logprob DOUBLE, top JSON, own JSON, layers JSON);
+            logprob DOUBLE, seconds DOUBLE, top JSON, own JSON, layers JSON);
         CREATE TABLE generation_scores (
             {form}, place INTEGER NOT NULL, dense_logprob DOUBLE, kl DOUBLE, dense_rank BIGINT, top JSON);
         CREATE TABLE generation_ends (

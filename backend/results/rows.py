@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import pyarrow as pa
@@ -58,41 +58,6 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 """The columns of the tables that are filled in bulk, in the tables' order."""
 
-_SIDE = [("run_id", pa.string()), ("item", pa.int32()), ("side", pa.int32())]
-_FORM = [*_SIDE, ("form", pa.string())]
-GENERATION_SCHEMAS: dict[str, pa.Schema] = {
-    "generations": pa.schema(
-        [("run_id", pa.string()), ("item", pa.int32()), ("at", _TIME)]
-        + [(name, pa.string()) for name in ("model", "model_sha256", "prompt", "read_as")]
-        + [("prompt_tokens", pa.int64())]
-    ),
-    "generation_sides": pa.schema(
-        [*_SIDE, ("policy", pa.string()), ("policy_version", pa.int64())]
-        + [(name, pa.string()) for name in ("settings", "how", "execution", "no_text")]
-    ),
-    "generation_columns": pa.schema(
-        [*_SIDE, *((name, pa.string()) for name in ("name", "label", "unit", "better"))]
-        + [("low", pa.float64()), ("high", pa.float64())]
-    ),
-    "generation_tokens": pa.schema(
-        [*_FORM, ("place", pa.int32()), ("token_id", pa.int64()), ("token_text", pa.string())]
-        + [("logprob", pa.float64())]
-        + [(name, pa.string()) for name in ("top", "own", "layers")]
-    ),
-    "generation_scores": pa.schema(
-        [*_FORM, ("place", pa.int32()), ("dense_logprob", pa.float64()), ("kl", pa.float64())]
-        + [("dense_rank", pa.int64()), ("top", pa.string())]
-    ),
-    "generation_ends": pa.schema(
-        [*_FORM, ("ended", pa.string()), ("tokens", pa.int64())]
-        + [(name, pa.float64()) for name in ("seconds", "tokens_per_s", "first_token_s")]
-        + [(name, pa.float64()) for name in ("mlp_density", "model_density")]
-        + [("loop", pa.string()), ("counted", pa.string())]
-    ),
-}
-"""The columns of the tables of generated texts; ordered by their leading columns in a bundle."""
-SCHEMAS |= GENERATION_SCHEMAS
-
 MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 """What reading a line that is no event may raise."""
 
@@ -107,58 +72,16 @@ class Event:
     payload: dict[str, Any]
 
 
-@dataclass
-class GeneratedRows:
-    """Rows of generated texts in one batch, by table; a prompt that was begun again replaces what it had."""
-
-    tables: dict[str, list[tuple[Any, ...]]] = field(
-        default_factory=lambda: {name: [] for name in GENERATION_SCHEMAS}
-    )
-    begun: list[tuple[str, int]] = field(default_factory=list)
+class Taker(Protocol):
+    """Takes events that have tables of their own."""
 
     def add(self, run_id: str, event: Event) -> None:
         """Take one event; what has a table of its own leaves its payload."""
-        said = event.payload
-        if event.kind == "generation_started":
-            self._begin(run_id, event)
-        elif event.kind == "generation_tokens":
-            where = _form_of(run_id, said)
-            columns = [(*where[:3], *_column(each)) for each in said.pop("columns", [])]
-            tokens = [(*where, place, *_token(each)) for place, each in _placed(said)]
-            self.tables["generation_columns"] += columns
-            self.tables["generation_tokens"] += tokens
-        elif event.kind == "generation_scores":
-            where = _form_of(run_id, said)
-            self.tables["generation_scores"] += [
-                (*where, place, *_score(each)) for place, each in _placed(said)
-            ]
-        elif event.kind == "generation_side_ended":
-            numbers = ("seconds", "tokens_per_s", "first_token_s", "mlp_density", "model_density")
-            row = (_text(said["ended"]), _whole(said["tokens"]), *(_number(said[name]) for name in numbers))
-            ended = (*row, said["loop"], to_json(said["counted"]))
-            self.tables["generation_ends"].append((*_form_of(run_id, said), *ended))
-
-    def _begin(self, run_id: str, event: Event) -> None:
-        said = event.payload
-        item = int(said["item"])
-        texts = (_text(said["model"]), said["model_sha256"], _text(said["prompt"]), _text(said["read_as"]))
-        row = (run_id, item, event.at, *texts, _whole(said["prompt_tokens"]))
-        sides = [(run_id, item, *_side(each)) for each in said.pop("sides")]
-        for table, rows in self.tables.items():
-            self.tables[table] = [row for row in rows if row[:2] != (run_id, item)]
-        self.begun.append((run_id, item))
-        self.tables["generations"].append(row)
-        self.tables["generation_sides"] += sides
+        ...
 
     def write(self, cursor: duckdb.DuckDBPyConnection) -> None:
-        """Write the rows."""
-        for run_id, item in self.begun:
-            for table in GENERATION_SCHEMAS:
-                cursor.execute(
-                    f"DELETE FROM {table} WHERE run_id = $run AND item = $item", {"run": run_id, "item": item}
-                )
-        for table, rows in self.tables.items():
-            insert(cursor, table, rows)
+        """Write the rows that were taken."""
+        ...
 
 
 @dataclass
@@ -170,7 +93,7 @@ class Rows:
     results: dict[tuple[str, str], tuple[Any, ...]] = field(default_factory=dict)
     measurements: dict[tuple[str, str], list[tuple[Any, ...]]] = field(default_factory=dict)
     windows: dict[tuple[str, str], list[tuple[Any, ...]]] = field(default_factory=dict)
-    generated: GeneratedRows = field(default_factory=GeneratedRows)
+    takers: Sequence[Taker] = ()
 
     def add(self, run_id: str, seq: int, line: bytes) -> Event:
         """Take one line.
@@ -186,20 +109,21 @@ class Rows:
         event = read_event(line)
         if event.kind == "cell_finished":
             self._add_result(run_id, event)
-        self.generated.add(run_id, event)
+        for taker in self.takers:
+            taker.add(run_id, event)
         text = to_json(event.payload)
         self.events.append((run_id, seq, event.at, event.kind, event.cell_id, text))
         return event
 
     def _add_result(self, run_id: str, event: Event) -> None:
         """Move a result out of the event: what has a table of its own need not be in the log as well."""
-        cell_id = _text(event.cell_id)
+        cell_id = text(event.cell_id)
         key = (cell_id, run_id)
         cell = cell_row(cell_id, event.payload["description"])
-        seconds = _number(event.payload.get("seconds"))
+        seconds = number(event.payload.get("seconds"))
         measured = {m["metric"]: (*key, *_measurement(m)) for m in event.payload["measurements"]}
         windows = [
-            (*key, _text(metric), index, _number(value))
+            (*key, text(metric), index, number(value))
             for metric, values in (event.payload.get("windows") or {}).items()
             for index, value in enumerate(values)
         ]
@@ -217,33 +141,33 @@ def read_event(line: bytes) -> Event:
     if b"\\ud" in line:  # an unpaired surrogate is valid JSON and no text; no table could hold it
         json.dumps(payload, ensure_ascii=False).encode()
     at = parse_time(payload.pop("at"))
-    kind = _text(payload.pop("kind"))
+    kind = text(payload.pop("kind"))
     cell_id = payload.pop("cell", None)
-    return Event(at, kind, None if cell_id is None else _text(cell_id), payload)
+    return Event(at, kind, None if cell_id is None else text(cell_id), payload)
 
 
 def cell_row(cell_id: str, description: dict[str, Any]) -> tuple[Any, ...]:
     """Return a row of ``cells`` from the description in a ``cell_finished`` event."""
     evaluation = description.get("evaluation") or {}
-    window = _whole(evaluation.get("window"))
-    stride = _whole(evaluation.get("stride"))
+    window = whole(evaluation.get("window"))
+    stride = whole(evaluation.get("stride"))
     texts = [description.get(name) for name in ("model_sha256", "text", "text_sha256")]
-    model_sha256, text, text_sha256 = (None if value is None else _text(value) for value in texts)
+    model_sha256, text, text_sha256 = (None if value is None else text(value) for value in texts)
     dtype = evaluation.get("dtype")
     return (
         cell_id,
-        _text(description["model"]),
+        text(description["model"]),
         model_sha256,
-        _text(description["policy"]),
-        _whole(description.get("policy_version")),
+        text(description["policy"]),
+        whole(description.get("policy_version")),
         to_json(description.get("settings") or {}),
         text,
         text_sha256,
         to_json(evaluation),
-        _whole(evaluation.get("tokens")),
+        whole(evaluation.get("tokens")),
         window,
         window if stride is None else stride,
-        None if dtype is None else _text(dtype),
+        None if dtype is None else text(dtype),
     )
 
 
@@ -290,54 +214,24 @@ def _finite(value: Any) -> Any:
 
 
 def _measurement(given: dict[str, Any]) -> tuple[str, float, float | None, int | None, str, str]:
-    metric, unit, how = _text(given["metric"]), _text(given.get("unit", "")), _text(given["how"])
-    return metric, float(given["value"]), _number(given.get("stderr")), _whole(given.get("n")), unit, how
+    metric, unit, how = text(given["metric"]), text(given.get("unit", "")), text(given["how"])
+    return metric, float(given["value"]), number(given.get("stderr")), whole(given.get("n")), unit, how
 
 
-def _form_of(run_id: str, said: dict[str, Any]) -> tuple[str, int, int, str]:
-    return run_id, int(said["item"]), int(said["side"]), _text(said["form"])
-
-
-def _placed(said: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
-    """Take an event's tokens out of it, with their places."""
-    first, tokens = int(said["first"]), said.pop("tokens")
-    said["count"] = len(tokens)
-    return list(enumerate(tokens, start=first))
-
-
-def _side(said: dict[str, Any]) -> tuple[Any, ...]:
-    texts = (_text(said["how"]), _text(said["execution"]), _text(said["no_text"]))
-    version = _whole(said["policy_version"])
-    return (int(said["side"]), _text(said["policy"]), version, to_json(said["settings"]), *texts)
-
-
-def _column(said: dict[str, Any]) -> tuple[Any, ...]:
-    low, high = said["range"] or (None, None)
-    texts = (_text(said["name"]), _text(said["label"]), _text(said["unit"]), said["better"])
-    return (*texts, _number(low), _number(high))
-
-
-def _token(said: dict[str, Any]) -> tuple[Any, ...]:
-    own = (to_json(said[name]) for name in ("top", "values", "layers"))
-    return (_whole(said["id"]), _text(said["text"]), _number(said["logprob"]), *own)
-
-
-def _score(said: dict[str, Any]) -> tuple[Any, ...]:
-    values = (_number(said["dense_logprob"]), _number(said["kl"]), _whole(said["dense_rank"]))
-    return (*values, to_json(said["top"]))
-
-
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """Return a text; anything else raises one of ``MALFORMED``."""
     if not isinstance(value, str):
         raise TypeError(f"text expected, not {value!r}")
     return value
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
+    """Return a number or None; anything else raises one of ``MALFORMED``."""
     return None if value is None else float(value)
 
 
-def _whole(value: Any) -> int | None:
+def whole(value: Any) -> int | None:
+    """Return a whole number that a table can hold, or None; anything else raises one of ``MALFORMED``."""
     number = None if value is None else int(value)
     if number is not None and abs(number) >= 2**31 * 2**32:
         raise OverflowError("a number is too large")
