@@ -32,8 +32,8 @@ class Asked(Protocol):
         """Return what there is to do; raises ``UserError`` if something asked for is wrong."""
         ...
 
-    def model_dump(self, **how: Any) -> dict[str, Any]:
-        """Return it as plain values."""
+    def as_asked(self) -> dict[str, Any]:
+        """Return it as the plain values that ``run.json`` keeps."""
         ...
 
 
@@ -57,8 +57,9 @@ class RunFolder:
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         run = f"{stamp}-{sweep.name}-{secrets.token_hex(2)}"
         folder = cls(home.runs / run)
-        spec = sweep.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        asked = {"run": run, "name": sweep.name, "kind": kind, "created_at": now(), "spec": spec}
+        asked = {
+            "run": run, "name": sweep.name, "kind": kind, "created_at": now(), "spec": sweep.as_asked(),
+        }  # fmt: skip
         try:
             folder.path.mkdir(parents=True)
             write_whole(folder.path / "run.json", asked)

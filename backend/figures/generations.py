@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from backend.figures.curves import point_label
 from backend.figures.heat_map import ColourScale
 from backend.figures.spec import Axis, FigureSpec, Provenance
 from backend.figures.token_strip import TokenStrip
-from backend.figures.trade_off import point_label
 from backend.generations.request import DENSE
 from backend.results.generations import Form, Generation, Side, value_of
 from backend.results.rows import to_json

@@ -23,6 +23,7 @@ from backend.figures.paper.files import drawn
 from backend.figures.spec import FigureSpec
 from backend.figures.tables.latex import latex_escape
 from backend.figures.token_strip import TokenStrip
+from backend.generations.request import DENSE
 from backend.results.generations import Form, Generation
 
 _PAGE = """<!DOCTYPE html>
@@ -148,6 +149,42 @@ def as_record(shown: Generation, asked: dict[str, Any], status: str) -> dict[str
         for side in shown.sides
     ]
     return {**asdict(shown), "sides": sides, "status": status, "settings": asked}
+
+
+def for_the_command_line(shown: Generation) -> dict[str, Any]:
+    """Return what ``generate --json`` prints at its top level, of the policy, or of dense alone.
+
+    ``text``, ``tokens`` (each: token, logprob, dense_logprob, kl, mlp_density), ``tokens_per_s``, ``form``
+    ("forced" for an oracle, which has no text of its own), ``first_divergence``, ``dense_text``.
+    """
+    side = shown.sides[-1]
+    form: Form = "forced" if side.no_text else "free"
+    tokens = side.tokens.get(form, [])
+    end = side.ends.get(form)
+    return {
+        "run": shown.run_id,
+        "model": shown.model,
+        "policy": side.policy,
+        "settings": side.settings,
+        "how": side.how,
+        "execution": side.execution,
+        "form": form,
+        "text": side.text(form),
+        "tokens": [
+            {
+                "token": token["text"],
+                **{name: token[name] for name in ("logprob", "dense_logprob", "kl", "dense_rank")},
+                "mlp_density": token["own"].get("mlp_density"),
+            }
+            for token in tokens
+        ],
+        "tokens_per_s": None if end is None else end.tokens_per_s,
+        "mlp_density": None if end is None else end.mlp_density,
+        "mean_kl": side.mean("kl", form),
+        "mean_kl_forced": side.mean("kl", "forced"),
+        "first_divergence": shown.divergence(side),
+        "dense_text": shown.sides[DENSE].text("free"),
+    }
 
 
 def _ends_in_words(scale: ColourScale) -> str:

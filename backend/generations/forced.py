@@ -124,12 +124,11 @@ def _in_one_pass(
     dense = start if setting.prefill == "dense" else 0
     ids = torch.tensor([setting.prompt + text[:-1]], device=engine.model.device)
     shares = _Shares(engine, policy, ids.shape[1] - dense)
+    hidden: Any = None  # a single token, which the prompt gave, needs none
     if ids.shape[1] > dense:
-        hidden, reading = engine.hidden_states(policy, ids, watch=shares, prompt=dense)
+        states, reading = engine.hidden_states(policy, ids, watch=shares, prompt=dense)
         account.merge(reading)
-        hidden = hidden[0]
-    else:  # a single token, which the prompt gave
-        hidden = None
+        hidden = states[0]
     for first in range(0, len(text), CHUNK):
         places = range(first, min(first + CHUNK, len(text)))
         rows = []

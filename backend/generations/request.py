@@ -68,6 +68,10 @@ class GenerationRequest(Settings):
         """Whether it is a list of prompts, which waits its turn; a single one passes a running sweep."""
         return self.text is not None or len(self.prompts) > 1
 
+    def as_asked(self) -> dict[str, Any]:
+        """Return every setting, those at their defaults too: a text is to be made again as it was."""
+        return self.canonical()
+
     def plans(self) -> list[Policy]:
         """Return the sides' policies, dense first.
 

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from backend.results.rows import SCHEMAS, Event, insert, number, text, to_json, whole
+from backend.results.rows import SCHEMAS, Event, as_number, as_text, as_whole, insert, to_json
 
 
 def _columns(kind: pa.DataType, *names: str) -> list[tuple[str, pa.DataType]]:
@@ -92,16 +92,14 @@ class GeneratedRows:
                 (*where, place, *_score(each)) for place, each in _placed(said)
             ]
         elif event.kind == "generation_side_ended":
-            numbers = ("seconds", "tokens_per_s", "first_token_s", "mlp_density", "model_density")
-            row = (text(said["ended"]), whole(said["tokens"]), *(number(said[name]) for name in numbers))
-            ended = (*row, said["loop"], to_json(said["counted"]))
-            self.tables["generation_ends"].append((*_form_of(run_id, said), *ended))
+            self.tables["generation_ends"].append((*_form_of(run_id, said), *_ended(said)))
 
     def _begin(self, run_id: str, event: Event) -> None:
         said = event.payload
         item = int(said["item"])
-        texts = (text(said["model"]), said["model_sha256"], text(said["prompt"]), text(said["read_as"]))
-        row = (run_id, item, event.at, *texts, whole(said["prompt_tokens"]))
+        sha256, prompt, read_as = said["model_sha256"], as_text(said["prompt"]), as_text(said["read_as"])
+        texts = (as_text(said["model"]), sha256, prompt, read_as)
+        row = (run_id, item, event.at, *texts, as_whole(said["prompt_tokens"]))
         sides = [(run_id, item, *_side(each)) for each in said.pop("sides")]
         for table, rows in self.tables.items():
             self.tables[table] = [row for row in rows if row[:2] != (run_id, item)]
@@ -121,7 +119,7 @@ class GeneratedRows:
 
 
 def _form_of(run_id: str, said: dict[str, Any]) -> tuple[str, int, int, str]:
-    return run_id, int(said["item"]), int(said["side"]), text(said["form"])
+    return run_id, int(said["item"]), int(said["side"]), as_text(said["form"])
 
 
 def _placed(said: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
@@ -131,24 +129,36 @@ def _placed(said: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
     return list(enumerate(tokens, start=first))
 
 
+def _ended(said: dict[str, Any]) -> tuple[Any, ...]:
+    names = ("seconds", "tokens_per_s", "first_token_s", "mlp_density", "model_density")
+    numbers = (as_number(said[name]) for name in names)
+    return (
+        as_text(said["ended"]),
+        as_whole(said["tokens"]),
+        *numbers,
+        said["loop"],
+        to_json(said["counted"]),
+    )
+
+
 def _side(said: dict[str, Any]) -> tuple[Any, ...]:
-    texts = (text(said["how"]), text(said["execution"]), text(said["no_text"]))
-    version = whole(said["policy_version"])
-    return (int(said["side"]), text(said["policy"]), version, to_json(said["settings"]), *texts)
+    texts = (as_text(said["how"]), as_text(said["execution"]), as_text(said["no_text"]))
+    version = as_whole(said["policy_version"])
+    return (int(said["side"]), as_text(said["policy"]), version, to_json(said["settings"]), *texts)
 
 
 def _column(said: dict[str, Any]) -> tuple[Any, ...]:
     low, high = said["range"] or (None, None)
-    texts = (text(said["name"]), text(said["label"]), text(said["unit"]), said["better"])
-    return (*texts, number(low), number(high))
+    texts = (as_text(said["name"]), as_text(said["label"]), as_text(said["unit"]), said["better"])
+    return (*texts, as_number(low), as_number(high))
 
 
 def _token(said: dict[str, Any]) -> tuple[Any, ...]:
     own = (to_json(said[name]) for name in ("top", "values", "layers"))
-    numbers = (number(said["logprob"]), number(said["seconds"]))
-    return (whole(said["id"]), text(said["text"]), *numbers, *own)
+    numbers = (as_number(said["logprob"]), as_number(said["seconds"]))
+    return (as_whole(said["id"]), as_text(said["text"]), *numbers, *own)
 
 
 def _score(said: dict[str, Any]) -> tuple[Any, ...]:
-    values = (number(said["dense_logprob"]), number(said["kl"]), whole(said["dense_rank"]))
+    values = (as_number(said["dense_logprob"]), as_number(said["kl"]), as_whole(said["dense_rank"]))
     return (*values, to_json(said["top"]))

@@ -56,8 +56,8 @@ class Side:
         no_text: Why it has no text of its own, "" if it has.
         columns: What its tokens have beside KL, Δlog p and rank.
         tokens: Form → one row a token: place, token_id, text, logprob, seconds (of the side's own steps up
-            to it), top, own, layers, dense_logprob, kl, dense_rank, dense_top; the last four are None where the
-            dense model has not read yet.
+            to it), top, own, layers, dense_logprob, kl, dense_rank, dense_top; the last four are None where
+            the dense model has not read yet.
         ends: Form → how it ended; absent while it runs.
     """
 
@@ -172,7 +172,8 @@ def generation(store: Store, run_id: str, item: int = 0) -> Generation | None:
         )
         for number, policy, settings, how, execution, no_text in sides
     )  # fmt: skip
-    return Generation(run_id, item, *head[0], made)
+    model, model_sha256, prompt, read_as, prompt_tokens = head[0]
+    return Generation(run_id, item, model, model_sha256, prompt, read_as, prompt_tokens, made)
 
 
 def _columns(store: Store, where: dict[str, Any]) -> dict[int, list[TokenColumn]]:
@@ -212,8 +213,9 @@ def _ends(store: Store, where: dict[str, Any]) -> dict[int, dict[str, Ending]]:
         "counted FROM generation_ends WHERE run_id = $run AND item = $item", where,
     )  # fmt: skip
     found: dict[int, dict[str, Ending]] = {}
-    for side, form, *told, counted in rows:
-        found.setdefault(side, {})[form] = Ending(*told, json.loads(counted))
+    for side, form, ended, seconds, rate, first, mlp, model, loop, counted in rows:
+        said = Ending(ended, seconds, rate, first, mlp, model, loop, json.loads(counted))
+        found.setdefault(side, {})[form] = said
     return found
 
 

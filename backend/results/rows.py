@@ -117,13 +117,13 @@ class Rows:
 
     def _add_result(self, run_id: str, event: Event) -> None:
         """Move a result out of the event: what has a table of its own need not be in the log as well."""
-        cell_id = text(event.cell_id)
+        cell_id = as_text(event.cell_id)
         key = (cell_id, run_id)
         cell = cell_row(cell_id, event.payload["description"])
-        seconds = number(event.payload.get("seconds"))
+        seconds = as_number(event.payload.get("seconds"))
         measured = {m["metric"]: (*key, *_measurement(m)) for m in event.payload["measurements"]}
         windows = [
-            (*key, text(metric), index, number(value))
+            (*key, as_text(metric), index, as_number(value))
             for metric, values in (event.payload.get("windows") or {}).items()
             for index, value in enumerate(values)
         ]
@@ -141,33 +141,33 @@ def read_event(line: bytes) -> Event:
     if b"\\ud" in line:  # an unpaired surrogate is valid JSON and no text; no table could hold it
         json.dumps(payload, ensure_ascii=False).encode()
     at = parse_time(payload.pop("at"))
-    kind = text(payload.pop("kind"))
+    kind = as_text(payload.pop("kind"))
     cell_id = payload.pop("cell", None)
-    return Event(at, kind, None if cell_id is None else text(cell_id), payload)
+    return Event(at, kind, None if cell_id is None else as_text(cell_id), payload)
 
 
 def cell_row(cell_id: str, description: dict[str, Any]) -> tuple[Any, ...]:
     """Return a row of ``cells`` from the description in a ``cell_finished`` event."""
     evaluation = description.get("evaluation") or {}
-    window = whole(evaluation.get("window"))
-    stride = whole(evaluation.get("stride"))
+    window = as_whole(evaluation.get("window"))
+    stride = as_whole(evaluation.get("stride"))
     texts = [description.get(name) for name in ("model_sha256", "text", "text_sha256")]
-    model_sha256, text, text_sha256 = (None if value is None else text(value) for value in texts)
+    model_sha256, text, text_sha256 = (None if value is None else as_text(value) for value in texts)
     dtype = evaluation.get("dtype")
     return (
         cell_id,
-        text(description["model"]),
+        as_text(description["model"]),
         model_sha256,
-        text(description["policy"]),
-        whole(description.get("policy_version")),
+        as_text(description["policy"]),
+        as_whole(description.get("policy_version")),
         to_json(description.get("settings") or {}),
         text,
         text_sha256,
         to_json(evaluation),
-        whole(evaluation.get("tokens")),
+        as_whole(evaluation.get("tokens")),
         window,
         window if stride is None else stride,
-        None if dtype is None else text(dtype),
+        None if dtype is None else as_text(dtype),
     )
 
 
@@ -214,23 +214,23 @@ def _finite(value: Any) -> Any:
 
 
 def _measurement(given: dict[str, Any]) -> tuple[str, float, float | None, int | None, str, str]:
-    metric, unit, how = text(given["metric"]), text(given.get("unit", "")), text(given["how"])
-    return metric, float(given["value"]), number(given.get("stderr")), whole(given.get("n")), unit, how
+    metric, unit, how = as_text(given["metric"]), as_text(given.get("unit", "")), as_text(given["how"])
+    return metric, float(given["value"]), as_number(given.get("stderr")), as_whole(given.get("n")), unit, how
 
 
-def text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """Return a text; anything else raises one of ``MALFORMED``."""
     if not isinstance(value, str):
         raise TypeError(f"text expected, not {value!r}")
     return value
 
 
-def number(value: Any) -> float | None:
+def as_number(value: Any) -> float | None:
     """Return a number or None; anything else raises one of ``MALFORMED``."""
     return None if value is None else float(value)
 
 
-def whole(value: Any) -> int | None:
+def as_whole(value: Any) -> int | None:
     """Return a whole number that a table can hold, or None; anything else raises one of ``MALFORMED``."""
     number = None if value is None else int(value)
     if number is not None and abs(number) >= 2**31 * 2**32:

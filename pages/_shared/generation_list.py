@@ -12,8 +12,8 @@ import streamlit as st
 
 from backend.errors import UserError
 from backend.evaluation.texts import TEXTS
+from backend.figures.curves import point_label
 from backend.figures.generations import visible
-from backend.figures.trade_off import point_label
 from backend.generations import GenerationRequest
 from backend.generations.request import MOST_PROMPTS
 from backend.home import REPOSITORY
