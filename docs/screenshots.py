@@ -31,6 +31,7 @@ PAGES = {
     "trade-offs": "trade_offs",
     "sparse-activation": "sparse_activation",
     "dip-memory": "dip_memory",
+    "generations": "generations",
     "runs": "runs",
     "paper": "paper",
     "methods": "methods",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from backend.decoding.gathered_mlp import GatheredMLP
@@ -42,6 +43,31 @@ class Step(Protocol):
     def __call__(self, token: int) -> Tensor:
         """Feed one token; return the logits of the next. # [V]"""
         ...
+
+
+@dataclass(frozen=True)
+class ReadPrompt:
+    """A prompt that the dense model has read, from which any number of sequences can go on.
+
+    Attributes:
+        tokens: Its length.
+        cache: transformers' cache of its keys and values; whoever goes on from it copies it.
+        logits: Of the token after it. # [V]
+    """
+
+    tokens: int
+    cache: Any
+    logits: Tensor
+
+
+def read_densely(engine: MaskedEngine, ids: Tensor) -> ReadPrompt:
+    """Let the dense model read a prompt. ``ids``: # [T]"""
+    import torch
+
+    with torch.inference_mode():
+        output = engine.anatomy.decoder(input_ids=ids[None].to(engine.model.device), use_cache=True)
+        logits = engine.anatomy.head.logits(output.last_hidden_state[0, -1:])[0]
+    return ReadPrompt(len(ids), output.past_key_values, logits)
 
 
 class DecodingModel:
@@ -171,6 +197,7 @@ class Decoding:
         self._contexts = model.engine.contexts(policy, calibration=calibration)
         self._mlp_seconds = 0.0
         self._kept: list[tuple[Any, ...]] = []
+        self._masked_token: Reading | None = None
         self._step = self._make_step(execution, room)
 
     @property
@@ -185,25 +212,35 @@ class Decoding:
 
     def read_prompt(self, ids: Tensor) -> Tensor:
         """Read the prompt; return the logits of the token after it. # [T] → [V]"""
-        import torch
-
         engine = self.model.engine
-        with torch.inference_mode(), ExitStack() as stack:
+        with ExitStack() as stack:
             if self._prefill == "sparse":
                 stack.enter_context(engine.masked(self.policy, self._contexts, self.reading))
-            output = engine.anatomy.decoder(input_ids=ids[None].to(engine.model.device), use_cache=True)
-            logits = engine.anatomy.head.logits(output.last_hidden_state[0, -1:])[0]
-        self._step.take(output.past_key_values, len(ids))
-        return logits
+            read = read_densely(engine, ids)
+        return self.go_on(read)
+
+    def go_on(self, read: ReadPrompt) -> Tensor:
+        """Go on from a prompt that was read before; return the logits of the token after it. # [V]"""
+        self._step.take(read.cache, read.tokens)
+        return read.logits
 
     def feed(self, token: int) -> Tensor:
         """Feed one token; return the logits of the next. # [V]"""
         logits = self._step(token)
-        self._kept.append(tuple((m.kept_in, m.kept_mid) for m in self._mlps.values()))
+        if self._masked_token is not None:
+            self.reading.merge(self._masked_token)
+        else:
+            self._kept.append(tuple((m.kept_in, m.kept_mid) for m in self._mlps.values()))
         return logits
 
+    def contexts(self) -> list[Context]:
+        """Return the contexts of the layers with an MLP, in order, with the sequence's state."""
+        return [self._contexts[layer] for layer in self.model.engine.anatomy.mlps]
+
     def layer_densities(self) -> list[float]:
-        """Return each MLP layer's density for the last token, gathered runs only."""
+        """Return each MLP layer's density for the last token."""
+        if self._masked_token is not None:
+            return list(self._masked_token.layer_density().values())
         reading = Reading(self.model.engine.anatomy, self.policy)
         self._account(reading, self._kept[-1:])
         return list(reading.layer_density().values())
@@ -228,8 +265,7 @@ class Decoding:
         engine = self.model.engine
         self._mlps: dict[int, Any] = {}
         if execution == "masked":
-            applied: Callable[[], Any] = lambda: engine.masked(self.policy, self._contexts, self.reading)  # noqa: E731
-            return HubStep(engine, applied, None)
+            return HubStep(engine, self._masked, None)
         lean = self.model.lean
         if lean is not None and (lean.window is None or room <= lean.window):
             step = self.model._lean_step(self.policy, self._contexts, room)
@@ -237,6 +273,10 @@ class Decoding:
             return step
         self._mlps = {layer: self._gathered(mlp) for layer, mlp in engine.anatomy.mlps.items()}
         return HubStep(engine, self._replaced, lambda: self._mlp_seconds)
+
+    def _masked(self) -> AbstractContextManager[None]:
+        self._masked_token = Reading(self.model.engine.anatomy, self.policy)
+        return self.model.engine.masked(self.policy, self._contexts, self._masked_token)
 
     def _gathered(self, mlp: GatedMLP) -> TorchGatheredMLP:
         return TorchGatheredMLP(mlp, self.policy, self._contexts[mlp.layer])

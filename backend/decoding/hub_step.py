@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -34,8 +35,8 @@ class HubStep:
         self._cache: Any = None
 
     def take(self, cache: Any, tokens: int) -> None:
-        """Go on from a prompt; arguments as for :meth:`LeanStep.take`."""
-        self._cache = cache
+        """Go on from a prompt, on a copy of its cache; arguments as for :meth:`LeanStep.take`."""
+        self._cache = copy.deepcopy(cache)
 
     def __call__(self, token: int) -> Tensor:
         """Feed one token; return the logits of the next. # [V]"""

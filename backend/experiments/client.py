@@ -12,8 +12,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from backend.experiments.jobs import enqueue, waiting
-from backend.experiments.runs import RunFolder, RunKind
-from backend.experiments.sweep import Sweep
+from backend.experiments.runs import Asked, RunFolder, RunKind
 from backend.home import REPOSITORY, Home, data_root
 from backend.processes import process_lives
 
@@ -36,13 +35,14 @@ class WorkerStatus:
     pid: int | None = None
 
 
-def submit(home: Home, sweep: Sweep, kind: RunKind) -> str:
+def submit(home: Home, sweep: Asked, kind: RunKind) -> str:
     """Make a run, queue it, and see that a worker is there.
 
     Args:
         home: The home folder.
-        sweep: What to run.
-        kind: "sweep", "recording", or "point" for an interactive one that passes sweeps.
+        sweep: What to run: a sweep or a generation.
+        kind: "sweep", "recording", "prompts" (a list to generate from), or "point" and "generation", which
+            are interactive and pass sweeps.
 
     Returns:
         The run's id.
@@ -81,6 +81,12 @@ def resume(home: Home, run: str) -> None:
         folder.log().append("run_queued")
         enqueue(home, folder)
     ensure_worker(home)
+
+
+def jobs_before(home: Home, run: str) -> int | None:
+    """Return how many jobs the worker takes before a run that waits, None if it does not wait."""
+    order = [job.run for job in waiting(home)]
+    return order.index(run) if run in order else None
 
 
 def worker_status(home: Home) -> WorkerStatus:

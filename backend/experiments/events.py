@@ -15,6 +15,10 @@ Every event has ``at`` (UTC, ISO 8601) and ``kind``:
 | ``cell_found`` | ``cell``, ``run``: that earlier run holds its result |
 | ``cell_failed`` | ``cell``, ``message`` |
 | ``message`` | ``message``: a sentence for the log |
+| ``generation_started`` | ``item``: the prompt's number; ``prompt``, ``read_as``, ``model``, ``sides`` |
+| ``generation_tokens`` | ``item``, ``side``, ``form``, ``first`` place, ``tokens``; their new ``columns`` |
+| ``generation_scores`` | the same of the dense model's view of tokens that were written |
+| ``generation_side_ended`` | ``item``, ``side``, ``form``, why it ``ended``, speed and densities |
 | ``run_paused`` / ``run_resumed`` | |
 | ``run_queued`` | a run that had ended waits for the worker again |
 | ``run_finished`` | ``status``: ``done``, ``cancelled`` or ``failed``; ``message`` |
@@ -44,6 +48,10 @@ EventKind = Literal[
     "cell_found",
     "cell_failed",
     "message",
+    "generation_started",
+    "generation_tokens",
+    "generation_scores",
+    "generation_side_ended",
     "run_paused",
     "run_resumed",
     "run_queued",

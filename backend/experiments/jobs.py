@@ -11,8 +11,8 @@ from backend.errors import UserError
 from backend.experiments.runs import RunFolder, RunKind, write_whole
 from backend.home import Home
 
-PRIORITIES: dict[RunKind, int] = {"point": 0, "recording": 1, "sweep": 1}
-"""An interactive point passes a running sweep."""
+PRIORITIES: dict[RunKind, int] = {"point": 0, "generation": 0, "recording": 1, "sweep": 1, "prompts": 1}
+"""An interactive point or generation passes a running sweep; a list of prompts waits as a sweep does."""
 
 
 @dataclass(frozen=True)

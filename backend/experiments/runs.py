@@ -6,17 +6,35 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from backend.errors import UserError
 from backend.experiments.events import EventLog, now
 from backend.experiments.sweep import Sweep
 from backend.home import Home
 
-RunKind = Literal["sweep", "point", "recording"]
+RunKind = Literal["sweep", "point", "recording", "generation", "prompts"]
+
+
+class Asked(Protocol):
+    """What a run may be asked to do: a sweep, or a generation."""
+
+    @property
+    def name(self) -> str:
+        """A short name for the run's id."""
+        ...
+
+    def plans(self) -> Sequence[Any]:
+        """Return what there is to do; raises ``UserError`` if something asked for is wrong."""
+        ...
+
+    def as_asked(self) -> dict[str, Any]:
+        """Return it as the plain values that ``run.json`` keeps."""
+        ...
 
 
 class Cancelled(Exception):  # noqa: N818
@@ -30,7 +48,7 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, home: Home, sweep: Sweep, kind: RunKind) -> RunFolder:
+    def create(cls, home: Home, sweep: Asked, kind: RunKind) -> RunFolder:
         """Make the folder of a new run and write what is asked.
 
         Raises:
@@ -39,8 +57,9 @@ class RunFolder:
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         run = f"{stamp}-{sweep.name}-{secrets.token_hex(2)}"
         folder = cls(home.runs / run)
-        spec = sweep.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        asked = {"run": run, "name": sweep.name, "kind": kind, "created_at": now(), "spec": spec}
+        asked = {
+            "run": run, "name": sweep.name, "kind": kind, "created_at": now(), "spec": sweep.as_asked(),
+        }  # fmt: skip
         try:
             folder.path.mkdir(parents=True)
             write_whole(folder.path / "run.json", asked)
@@ -116,7 +135,8 @@ def latest_unfinished(home: Home, sweep: Sweep) -> RunFolder | None:
     """Return the newest run of this very sweep that has not come to its end, if there is one."""
     for path in sorted(home.runs.glob("*/run.json"), reverse=True):
         folder = RunFolder(path.parent)
-        if not folder.finished() and folder.sweep == sweep:
+        kind = folder.asked["kind"]
+        if kind not in ("generation", "prompts") and not folder.finished() and folder.sweep == sweep:
             return folder
     return None
 

@@ -70,6 +70,10 @@ class Sweep(Settings):
             raise ValueError("give either model or models")
         return self
 
+    def as_asked(self) -> dict[str, Any]:
+        """Return the sweep as a file would say it: without what is at its default."""
+        return self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+
     @classmethod
     def from_yaml(cls, path: Path) -> Self:
         """Read and check a sweep file.

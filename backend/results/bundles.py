@@ -1,8 +1,9 @@
 """Bundles: runs as small Parquet files, to be committed as seed or handed to somebody else.
 
 A bundle is a folder with ``runs.parquet``, ``cells.parquet``, ``results.parquet``, ``measurements.parquet``
-and ``windows.parquet``; its name in the store is the hash of their content. Imported bundles are copied to
-``imports/`` in the home, so that the database can always be made again.
+and ``windows.parquet``, and one more for each table of generated texts if it holds any; its name in the
+store is the hash of their content. Imported bundles are copied to ``imports/`` in the home, so that the
+database can always be made again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 
 from backend.errors import UserError
 from backend.home import Home
+from backend.results.generated_rows import GENERATION_SCHEMAS
 from backend.results.rows import SCHEMAS, insert_arrow
 from backend.results.run_state import forget
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from backend.results.store import Store
 
 TABLES = ("runs", "cells", "results", "measurements", "windows")
+GENERATED = tuple(GENERATION_SCHEMAS)
+"""Tables of generated texts: files of bundles that hold some."""
 _UNFINISHED = ("queued", "running", "paused")
 
 
@@ -45,10 +49,13 @@ def export_run(store: Store, run_id: str, folder: Path) -> None:
             raise UserError(f"There is no run '{run_id}' in the results; `results` lists what there is.")
         if found[0][0] in _UNFINISHED:
             raise UserError(f"The run '{run_id}' is {found[0][0]}; export it when it has ended.")
-        tables = {table: _rows_of(cursor, table, run_id) for table in TABLES}
+        tables = {table: _rows_of(cursor, table, run_id) for table in (*TABLES, *GENERATED)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for table, rows in tables.items():
+            if table in GENERATED and not tables["generations"].num_rows:
+                (folder / f"{table}.parquet").unlink(missing_ok=True)
+                continue
             pq.write_table(rows, folder / f"{table}.parquet", compression="zstd")
     except OSError as error:
         raise UserError(f"The bundle cannot be written to {folder} ({error.strerror}).") from error
@@ -75,7 +82,7 @@ def import_bundle(store: Store, folder: Path) -> list[str]:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)
-            for table in TABLES:
+            for table in tables_in(folder):
                 shutil.copyfile(folder / f"{table}.parquet", partial / f"{table}.parquet")
             partial.rename(kept)
         except OSError as error:
@@ -87,9 +94,14 @@ def import_bundle(store: Store, folder: Path) -> list[str]:
 def content_hash(folder: Path) -> str:
     """Return the hash that names a bundle: 16 hex digits of the sha256 over its files."""
     digest = hashlib.sha256()
-    for table in TABLES:
+    for table in tables_in(folder):
         digest.update(hashlib.sha256((folder / f"{table}.parquet").read_bytes()).digest())
     return digest.hexdigest()[:16]
+
+
+def tables_in(folder: Path) -> list[str]:
+    """Return the tables that a bundle has files of, those of generated texts only where there are some."""
+    return [*TABLES, *(table for table in GENERATED if (folder / f"{table}.parquet").is_file())]
 
 
 def take_bundles(
@@ -173,16 +185,18 @@ def _rows_of(cursor: duckdb.DuckDBPyConnection, table: str, run_id: str) -> pa.T
         if table == "cells"
         else "run_id = $run"
     )
-    keys = (
-        ", ".join(name for name in ("cell_id", "metric", "window_index") if name in schema.names) or "run_id"
-    )
+    ordered = ("cell_id", "metric", "window_index", "item", "side", "form", "place", "name")
+    keys = ", ".join(name for name in ordered if name in schema.names and table != "runs") or "run_id"
     query = f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {keys}"
     return cursor.sql(query, params={"run": run_id}).to_arrow_table().cast(schema)
 
 
 def _read(folder: Path) -> dict[str, pa.Table]:
     try:
-        tables = {table: pq.read_table(folder / f"{table}.parquet", partitioning=None) for table in TABLES}
+        tables = {
+            table: pq.read_table(folder / f"{table}.parquet", partitioning=None)
+            for table in tables_in(folder)
+        }
         return {
             table: rows.select(SCHEMAS[table].names).cast(SCHEMAS[table]) for table, rows in tables.items()
         }

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import duckdb
 import pyarrow as pa
 
+from backend.results.generated_rows import GeneratedRows
 from backend.results.rows import MALFORMED, Rows, insert, parse_time, to_json
 from backend.results.run_state import RunState, abandoned, erase, forget, load_states, save_states
 
@@ -53,7 +54,7 @@ def take_batch(cursor: duckdb.DuckDBPyConnection, folders: list[Path], budget: i
         budget: Bytes.
     """
     states = load_states(cursor)
-    batch, rows, touched = Batch(), Rows(), []
+    batch, rows, touched = Batch(), Rows(takers=[GeneratedRows()]), []
     for folder in folders:
         if batch.read >= budget:
             break
@@ -173,3 +174,5 @@ def _write(cursor: duckdb.DuckDBPyConnection, rows: Rows) -> None:
     insert(cursor, "results", list(rows.results.values()))
     insert(cursor, "measurements", list(chain.from_iterable(rows.measurements.values())))
     insert(cursor, "windows", list(chain.from_iterable(rows.windows.values())))
+    for taker in rows.takers:
+        taker.write(cursor)

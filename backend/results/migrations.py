@@ -102,7 +102,38 @@ def widen_view(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(f"DROP VIEW wide; CREATE VIEW wide AS {wide('results')}")
 
 
-MIGRATIONS: list[Migration] = [create_tables, create_views, widen_view]
+def create_generations(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the tables of generated texts: prompts, their sides, columns, tokens, scores and how sides ended.
+
+    ``item`` is the prompt's number in its run, ``side`` 0 the dense model. A token and its score by the
+    dense model come at different times, so each has a row of its own.
+    """
+    place = "run_id VARCHAR NOT NULL, item INTEGER NOT NULL, side INTEGER NOT NULL"
+    form = f"{place}, form VARCHAR NOT NULL"
+    connection.execute(
+        f"""
+        CREATE TABLE generations (
+            run_id VARCHAR NOT NULL, item INTEGER NOT NULL, "at" TIMESTAMP NOT NULL, model VARCHAR NOT NULL,
+            model_sha256 VARCHAR, prompt VARCHAR NOT NULL, read_as VARCHAR NOT NULL, prompt_tokens BIGINT);
+        CREATE TABLE generation_sides (
+            {place}, policy VARCHAR NOT NULL, policy_version BIGINT, settings JSON NOT NULL,
+            how VARCHAR NOT NULL, execution VARCHAR NOT NULL, no_text VARCHAR NOT NULL);
+        CREATE TABLE generation_columns (
+            {place}, name VARCHAR NOT NULL, label VARCHAR NOT NULL, unit VARCHAR NOT NULL, better VARCHAR,
+            low DOUBLE, high DOUBLE);
+        CREATE TABLE generation_tokens (
+            {form}, place INTEGER NOT NULL, token_id BIGINT NOT NULL, token_text VARCHAR NOT NULL,
+            logprob DOUBLE, seconds DOUBLE, top JSON, own JSON, layers JSON);
+        CREATE TABLE generation_scores (
+            {form}, place INTEGER NOT NULL, dense_logprob DOUBLE, kl DOUBLE, dense_rank BIGINT, top JSON);
+        CREATE TABLE generation_ends (
+            {form}, ended VARCHAR NOT NULL, tokens BIGINT, seconds DOUBLE, tokens_per_s DOUBLE,
+            first_token_s DOUBLE, mlp_density DOUBLE, model_density DOUBLE, loop VARCHAR, counted JSON);
+        """
+    )
+
+
+MIGRATIONS: list[Migration] = [create_tables, create_views, widen_view, create_generations]
 
 
 def migrate(connection: duckdb.DuckDBPyConnection) -> None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import pyarrow as pa
@@ -72,6 +72,18 @@ class Event:
     payload: dict[str, Any]
 
 
+class Taker(Protocol):
+    """Takes events that have tables of their own."""
+
+    def add(self, run_id: str, event: Event) -> None:
+        """Take one event; what has a table of its own leaves its payload."""
+        ...
+
+    def write(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Write the rows that were taken."""
+        ...
+
+
 @dataclass
 class Rows:
     """Rows of one batch, one tuple a row in the order of :data:`SCHEMAS`; a cell's later result replaces."""
@@ -81,6 +93,7 @@ class Rows:
     results: dict[tuple[str, str], tuple[Any, ...]] = field(default_factory=dict)
     measurements: dict[tuple[str, str], list[tuple[Any, ...]]] = field(default_factory=dict)
     windows: dict[tuple[str, str], list[tuple[Any, ...]]] = field(default_factory=dict)
+    takers: Sequence[Taker] = ()
 
     def add(self, run_id: str, seq: int, line: bytes) -> Event:
         """Take one line.
@@ -96,19 +109,21 @@ class Rows:
         event = read_event(line)
         if event.kind == "cell_finished":
             self._add_result(run_id, event)
+        for taker in self.takers:
+            taker.add(run_id, event)
         text = to_json(event.payload)
         self.events.append((run_id, seq, event.at, event.kind, event.cell_id, text))
         return event
 
     def _add_result(self, run_id: str, event: Event) -> None:
         """Move a result out of the event: what has a table of its own need not be in the log as well."""
-        cell_id = _text(event.cell_id)
+        cell_id = as_text(event.cell_id)
         key = (cell_id, run_id)
         cell = cell_row(cell_id, event.payload["description"])
-        seconds = _number(event.payload.get("seconds"))
+        seconds = as_number(event.payload.get("seconds"))
         measured = {m["metric"]: (*key, *_measurement(m)) for m in event.payload["measurements"]}
         windows = [
-            (*key, _text(metric), index, _number(value))
+            (*key, as_text(metric), index, as_number(value))
             for metric, values in (event.payload.get("windows") or {}).items()
             for index, value in enumerate(values)
         ]
@@ -126,33 +141,33 @@ def read_event(line: bytes) -> Event:
     if b"\\ud" in line:  # an unpaired surrogate is valid JSON and no text; no table could hold it
         json.dumps(payload, ensure_ascii=False).encode()
     at = parse_time(payload.pop("at"))
-    kind = _text(payload.pop("kind"))
+    kind = as_text(payload.pop("kind"))
     cell_id = payload.pop("cell", None)
-    return Event(at, kind, None if cell_id is None else _text(cell_id), payload)
+    return Event(at, kind, None if cell_id is None else as_text(cell_id), payload)
 
 
 def cell_row(cell_id: str, description: dict[str, Any]) -> tuple[Any, ...]:
     """Return a row of ``cells`` from the description in a ``cell_finished`` event."""
     evaluation = description.get("evaluation") or {}
-    window = _whole(evaluation.get("window"))
-    stride = _whole(evaluation.get("stride"))
+    window = as_whole(evaluation.get("window"))
+    stride = as_whole(evaluation.get("stride"))
     texts = [description.get(name) for name in ("model_sha256", "text", "text_sha256")]
-    model_sha256, text, text_sha256 = (None if value is None else _text(value) for value in texts)
+    model_sha256, text, text_sha256 = (None if value is None else as_text(value) for value in texts)
     dtype = evaluation.get("dtype")
     return (
         cell_id,
-        _text(description["model"]),
+        as_text(description["model"]),
         model_sha256,
-        _text(description["policy"]),
-        _whole(description.get("policy_version")),
+        as_text(description["policy"]),
+        as_whole(description.get("policy_version")),
         to_json(description.get("settings") or {}),
         text,
         text_sha256,
         to_json(evaluation),
-        _whole(evaluation.get("tokens")),
+        as_whole(evaluation.get("tokens")),
         window,
         window if stride is None else stride,
-        None if dtype is None else _text(dtype),
+        None if dtype is None else as_text(dtype),
     )
 
 
@@ -199,21 +214,24 @@ def _finite(value: Any) -> Any:
 
 
 def _measurement(given: dict[str, Any]) -> tuple[str, float, float | None, int | None, str, str]:
-    metric, unit, how = _text(given["metric"]), _text(given.get("unit", "")), _text(given["how"])
-    return metric, float(given["value"]), _number(given.get("stderr")), _whole(given.get("n")), unit, how
+    metric, unit, how = as_text(given["metric"]), as_text(given.get("unit", "")), as_text(given["how"])
+    return metric, float(given["value"]), as_number(given.get("stderr")), as_whole(given.get("n")), unit, how
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return a text; anything else raises one of ``MALFORMED``."""
     if not isinstance(value, str):
         raise TypeError(f"text expected, not {value!r}")
     return value
 
 
-def _number(value: Any) -> float | None:
+def as_number(value: Any) -> float | None:
+    """Return a number or None; anything else raises one of ``MALFORMED``."""
     return None if value is None else float(value)
 
 
-def _whole(value: Any) -> int | None:
+def as_whole(value: Any) -> int | None:
+    """Return a whole number that a table can hold, or None; anything else raises one of ``MALFORMED``."""
     number = None if value is None else int(value)
     if number is not None and abs(number) >= 2**31 * 2**32:
         raise OverflowError("a number is too large")

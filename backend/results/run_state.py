@@ -11,10 +11,11 @@ import duckdb
 import pyarrow as pa
 
 from backend.processes import process_lives
+from backend.results.generated_rows import GENERATION_SCHEMAS
 from backend.results.rows import SCHEMAS, Event, to_json
 
 _SAVED = ("run_id", "status", "started_at", "finished_at", "provenance", "message", "planned")
-_DATA = ("events", "windows", "measurements", "results", "ingest_state")
+_DATA = ("events", "windows", "measurements", "results", "ingest_state", *GENERATION_SCHEMAS)
 
 
 @dataclass

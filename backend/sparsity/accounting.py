@@ -17,7 +17,7 @@ unmasked linear as 0, which flatters GLU pruning.)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, overload
 
 from backend.sparsity.policy import Policy, Tally
 from backend.sparsity.selection import row_counts
@@ -66,9 +66,7 @@ class Reading:
             middle: Share of neurons kept. # [B, T]
             tokens: B·T.
         """
-        charged = self.policy.needs - self.policy.uncharged
-        rows = sum(first if name in charged else first * middle for name in ("gate", "up"))
-        per_token = (rows + middle) / 3
+        per_token = mlp_share(self.policy, first, middle)
         self._mlp[layer] += per_token * tokens if isinstance(per_token, float) else float(per_token.sum())
         self._mlp[layer] += self._own[layer] * tokens
         if layer == self._first:
@@ -151,6 +149,23 @@ class Reading:
             self._attention[key] = self._attention.get(key, 0.0) + skipped
         for tally in other._tallies.values():
             self.add_tally(tally)
+
+
+@overload
+def mlp_share(policy: Policy, first: float, middle: float) -> float: ...
+@overload
+def mlp_share(policy: Policy, first: float | Tensor, middle: float | Tensor) -> float | Tensor: ...
+def mlp_share(policy: Policy, first: float | Tensor, middle: float | Tensor) -> float | Tensor:
+    """Return the share of an MLP's weights that a policy reads.
+
+    Args:
+        policy: The policy.
+        first: Share of inputs kept. # one number, or one a token
+        middle: Share of neurons kept.
+    """
+    charged = policy.needs - policy.uncharged
+    rows = sum(first if name in charged else first * middle for name in ("gate", "up"))
+    return (rows + middle) / 3
 
 
 def _share(mask: Tensor | None) -> float | Tensor:

@@ -135,6 +135,13 @@ class DIPCA(DIP):
             ]
         return found
 
+    def gauges(self, context: Context) -> list[Tally]:
+        """Return how full the caches are, of both hooks together."""
+        caches = context.state.hooks.values()
+        resident = sum(int(each.resident.sum()) for each in caches)
+        room = sum(each.capacity * each.resident.shape[0] for each in caches)
+        return [Tally("cache_filled", resident, max(1, room), "share of the cache")]
+
     def _choose(self, hook: Site, values: Tensor, keep: float, context: Context) -> Tensor:
         import torch
 

@@ -228,7 +228,11 @@ class Policy(Settings):
         return None
 
     def tallies(self, context: Context) -> Sequence[Tally]:
-        """Return what this layer's state counted; asked once, at the end of its sequences."""
+        """Return what this layer's state has counted so far; asking changes nothing."""
+        return ()
+
+    def gauges(self, context: Context) -> Sequence[Tally]:
+        """Return what this layer's state holds now (how full a cache is); it is no count and never stored."""
         return ()
 
     def observer(self) -> Observer | None:

@@ -13,7 +13,7 @@ from backend.figures import QUALITY, dense_point, point_label
 from backend.results import queries
 from backend.sparsity import METHODS, Policy
 from pages._shared.evaluation import Chosen
-from pages._shared.forms import settings_form
+from pages._shared.policy_control import BY_DENSITY, BY_SETTINGS, policy_methods, policy_settings
 from pages._shared.run_progress import UNFINISHED, run_now, show_progress
 from pages._shared.store import OpenStore
 from pages._shared.text import as_rise, with_error
@@ -36,13 +36,12 @@ def measure_section(opened: OpenStore, chosen: Chosen) -> None:
 
 
 def _form(opened: OpenStore, chosen: Chosen) -> None:
-    names = [name for name in METHODS if name != "dense"]
-    names.sort(key=lambda name: name != "dip")
+    names = policy_methods()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         method = st.selectbox(
             "Method", names, format_func=lambda name: METHODS[name].title, key="measure_method", width=220
         )
-        by = st.radio("Set it by", ["Density", "Own settings"], key="measure_by", horizontal=True)
+        by = st.radio("Set it by", [BY_DENSITY, BY_SETTINGS], key="measure_by", horizontal=True)
         tokens = st.selectbox(
             "Tokens", TOKENS, key="measure_tokens", width=110, format_func=lambda number: f"{number:,}"
         )
@@ -55,7 +54,7 @@ def _form(opened: OpenStore, chosen: Chosen) -> None:
             format_func=lambda number: f"{number:,}",
         )
     try:
-        policy = _policy(method, by)
+        policy = policy_settings(method, by, "measure")
         sweep = _sweep(chosen, policy, tokens, window)
     except UserError as error:
         st.error(str(error), icon=":material/error:")
@@ -67,18 +66,6 @@ def _form(opened: OpenStore, chosen: Chosen) -> None:
             st.error(str(error), icon=":material/error:")
             return
         st.rerun()
-
-
-def _policy(method: str, by: str | None) -> Policy:
-    if by == "Own settings":
-        return settings_form(method, "measure")
-    policy = METHODS[method]
-    floor = policy.density_floor()
-    low = round(floor + 0.01, 2) if floor else 0.05
-    target = st.slider("MLP density", low, 1.0, max(low, 0.5), 0.01, key=f"measure_density_{method}")
-    if floor:
-        st.caption(f"{policy.title} reads at least {floor:.2f} of the MLP weights.")
-    return policy.at_density(float(target))
 
 
 def _sweep(chosen: Chosen, policy: Policy, tokens: int, window: int) -> Sweep:

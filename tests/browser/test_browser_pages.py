@@ -18,6 +18,7 @@ PAGES = {
     "trade_offs": "Trade-offs",
     "sparse_activation": "Sparse activation",
     "dip_memory": "DIP and memory",
+    "generations": "Generations",
     "runs": "Runs",
     "paper": "Paper",
     "methods": "Methods",

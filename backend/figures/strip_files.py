@@ -1,0 +1,192 @@
+"""A generation as a file: a static page of its strips, LaTeX with coloured tokens, JSON, PNG."""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import asdict
+from typing import Any
+
+from backend.figures.drawing.scales import STOPS, colour_at, ink_on, limits, rgb_text
+from backend.figures.drawing.text import short
+from backend.figures.generations import (
+    NOTES,
+    Colour,
+    shown_tokens,
+    side_label,
+    strip_spec,
+    visible,
+)
+from backend.figures.heat_map import ColourScale
+from backend.figures.paper import PaperFigure
+from backend.figures.paper.files import drawn
+from backend.figures.spec import FigureSpec
+from backend.figures.tables.latex import latex_escape
+from backend.figures.token_strip import TokenStrip
+from backend.generations.request import DENSE
+from backend.results.generations import Form, Generation
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+body {{ font-family: sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.7;
+color: #161514; background: #fff; }}
+p.text {{ white-space: pre-wrap; overflow-wrap: anywhere; }} span {{ border-radius: 3px; }}
+pre {{ white-space: pre-wrap; overflow-wrap: anywhere; }}
+</style></head><body>
+{body}
+</body></html>
+"""
+
+
+def specs_of(shown: Generation, form: Form, colour: Colour) -> list[FigureSpec]:
+    """Return a strip a side that has tokens in this form, dense first."""
+    return [strip_spec(shown, side, form, colour) for side in shown.sides if shown_tokens(shown, side, form)]
+
+
+def to_html(shown: Generation, form: Form, colour: Colour, asked: dict[str, Any]) -> bytes:
+    """Return the strips as one static HTML file; hovering over a token tells its value.
+
+    Args:
+        shown: The generation.
+        form: Own texts, or the dense model's.
+        colour: What colours the tokens.
+        asked: The settings it was made with.
+    """
+    parts = [
+        f"<h1>{html.escape(shown.model)}</h1>",
+        f"<pre>{html.escape(visible(shown.prompt))}</pre>",
+        f"<p>{html.escape(NOTES[form])}</p>",
+        legend_html(colour.scale),
+    ]
+    for spec in specs_of(shown, form, colour):
+        assert spec.strip is not None
+        parts += [f"<h2>{html.escape(spec.title)}</h2>", strip_html(spec.strip)]
+    parts.append(f"<h2>Settings</h2><pre>{html.escape(json.dumps(asked, indent=1, sort_keys=True))}</pre>")
+    return _PAGE.format(title="Generations", body="\n".join(parts)).encode()
+
+
+def strip_html(strip: TokenStrip) -> str:
+    """Return a strip as spans, its text escaped; a token's title tells its value."""
+    low, high = limits(strip.scale, [strip.values])
+    spans = []
+    for token, value in zip(strip.tokens, strip.values, strict=True):
+        text, look = html.escape(token), ""
+        if value is not None:
+            colour = colour_at(strip.scale.kind, (value - low) / (high - low))
+            look = f' style="background:{rgb_text(colour)};color:{ink_on(colour)}" title="{short(value)}"'
+        spans.append(f"<span{look}>{text}</span>")
+    return f'<p class="text">{"".join(spans)}</p>'
+
+
+def legend_html(scale: ColourScale, ink: str = "inherit") -> str:
+    """Return a colour scale as a bar with its ends, its title, and the same in words for those who listen."""
+    low, high = scale.range or (0.0, 1.0)
+    stops = ",".join(STOPS[scale.kind])
+    said = html.escape(f"{scale.title}: from {short(low)} to {short(high)}")
+    pinned = " (beyond: the last colour)" if scale.range else ""
+    return (
+        f'<div role="img" aria-label="Colour scale. {said}" style="display:flex;align-items:center;gap:8px;'
+        f'flex-wrap:wrap;font-size:0.85rem;color:{ink}"><span>{html.escape(scale.title)}{pinned}</span>'
+        f"<span>{short(low)}</span>"
+        f'<span style="display:inline-block;width:140px;height:12px;border-radius:3px;'
+        f'background:linear-gradient(90deg,{stops})"></span><span>{short(high)}</span></div>'
+    )
+
+
+def to_latex(shown: Generation, form: Form, colour: Colour) -> bytes:
+    """Return the strips as LaTeX: coloured boxes that flow like text, to stand in any document.
+
+    It needs ``xcolor`` only. A letter that pdflatex cannot write becomes a question mark.
+    """
+    lines = [
+        r"% Needs \usepackage{xcolor}. Each token stands on the colour of its value.",
+        r"\providecommand{\tok}[3]{{\setlength{\fboxsep}{1pt}\colorbox[RGB]{#1}{\strut\color[HTML]{#2}#3}}\allowbreak}",
+    ]
+    for spec in specs_of(shown, form, colour):
+        strip = spec.strip
+        assert strip is not None
+        low, high = limits(strip.scale, [strip.values])
+        lines += ["", r"\paragraph{" + latex_escape(f"{spec.title}. {_ends_in_words(colour.scale)}") + "}"]
+        lines.append(r"{\raggedright\ttfamily\small")
+        for token, value in zip(strip.tokens, strip.values, strict=True):
+            text = latex_escape(token.replace("\n", "").replace("\t", " ")).replace(" ", "~")
+            if value is None or not text:
+                lines.append(f"{text}%" if text else "%")
+            else:
+                shade = colour_at(strip.scale.kind, (value - low) / (high - low))
+                ground = ",".join(f"{255 * part:.0f}" for part in shade)
+                lines.append(rf"\tok{{{ground}}}{{{ink_on(shade)[1:]}}}{{{text}}}%")
+            lines += [r"\par"] * token.count("\n")
+        lines.append("}")
+    return ("\n".join(lines) + "\n").encode()
+
+
+def to_png(shown: Generation, form: Form, colour: Colour) -> bytes:
+    """Return the strips as a figure for paper, one panel a side, at 300 dpi."""
+    return drawn(PaperFigure.of(*specs_of(shown, form, colour), title="Generations"), "png")
+
+
+def to_json(shown: Generation, asked: dict[str, Any], status: str) -> bytes:
+    """Return everything that is stored of a generation.
+
+    Args:
+        shown: The generation.
+        asked: The settings it was made with.
+        status: Of its run.
+    """
+    return (json.dumps(as_record(shown, asked, status), allow_nan=False) + "\n").encode()
+
+
+def as_record(shown: Generation, asked: dict[str, Any], status: str) -> dict[str, Any]:
+    """Return everything that is stored of a generation as plain values; arguments as for :func:`to_json`."""
+    sides = [
+        {
+            **asdict(side),
+            "label": side_label(side),
+            "first_divergence": shown.divergence(side),
+            "text": side.text("free"),
+        }
+        for side in shown.sides
+    ]
+    return {**asdict(shown), "sides": sides, "status": status, "settings": asked}
+
+
+def for_the_command_line(shown: Generation) -> dict[str, Any]:
+    """Return what ``generate --json`` prints at its top level, of the policy, or of dense alone.
+
+    ``text``, ``tokens`` (each: token, logprob, dense_logprob, kl, mlp_density), ``tokens_per_s``, ``form``
+    ("forced" for an oracle, which has no text of its own), ``first_divergence``, ``dense_text``.
+    """
+    side = shown.sides[-1]
+    form: Form = "forced" if side.no_text else "free"
+    tokens = side.tokens.get(form, [])
+    end = side.ends.get(form)
+    return {
+        "run": shown.run_id,
+        "model": shown.model,
+        "policy": side.policy,
+        "settings": side.settings,
+        "how": side.how,
+        "execution": side.execution,
+        "form": form,
+        "text": side.text(form),
+        "tokens": [
+            {
+                "token": token["text"],
+                **{name: token[name] for name in ("logprob", "dense_logprob", "kl", "dense_rank")},
+                "mlp_density": token["own"].get("mlp_density"),
+            }
+            for token in tokens
+        ],
+        "tokens_per_s": None if end is None else end.tokens_per_s,
+        "mlp_density": None if end is None else end.mlp_density,
+        "mean_kl": side.mean("kl", form),
+        "mean_kl_forced": side.mean("kl", "forced"),
+        "first_divergence": shown.divergence(side),
+        "dense_text": shown.sides[DENSE].text("free"),
+    }
+
+
+def _ends_in_words(scale: ColourScale) -> str:
+    low, high = scale.range or (0.0, 1.0)
+    return f"{scale.title}, from {short(low)} (first colour) to {short(high)} (last)"

@@ -1,0 +1,200 @@
+"""Runs a generation: the worker owns it, and every token goes to the run folder as it is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from backend.decoding.decoder import DecodingModel, ReadPrompt, read_densely, ready_for
+from backend.errors import UserError
+from backend.experiments.events import EventLog
+from backend.experiments.provenance import provenance
+from backend.experiments.runs import Cancelled, RunFolder
+from backend.generations.forced import score_forced
+from backend.generations.prompts import Prompt, check_room, prompts_of
+from backend.generations.request import DENSE, GenerationRequest
+from backend.generations.sampling import Sampler
+from backend.generations.side import FreeSide, Setting, execution_of, why_no_text
+from backend.generations.written import Stream
+from backend.sparsity.policy import Policy
+
+if TYPE_CHECKING:
+    from backend.experiments.laboratory import Laboratory, Subject
+
+KEPT_PROMPT = 1_024
+"""Longest prompt whose keys and values stay in memory: a slider's next text need not read it again."""
+STOPPED = "Stopped; the text so far is kept."
+
+
+def run_generation(
+    folder: RunFolder,
+    laboratory: Laboratory,
+    *,
+    checkpoint: Callable[[], None] = lambda: None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> str:
+    """Write what a run folder asks for.
+
+    Args:
+        folder: The run.
+        laboratory: Models and texts.
+        checkpoint: Called between prompts, when the model is untouched; between tokens only a request to
+            stop is obeyed.
+        report: Told how many prompts of how many are done.
+
+    Returns:
+        The run's status: ``done`` or ``cancelled``.
+
+    Raises:
+        UserError: The model, a text or a policy cannot be had, or a prompt does not fit.
+    """
+    log = folder.log()
+    log.append("run_started", provenance=provenance(*laboratory.machine()))
+    try:
+        request = GenerationRequest.parse(folder.asked["spec"], f"run {folder.id}")
+        policies = request.plans()
+        subject = laboratory.subject(request.model, request.dtype)
+        prompts = prompts_of(request, laboratory, subject.loaded.tokenizer)
+        for prompt in prompts:
+            limit = getattr(subject.loaded.config.get_text_config(), "max_position_embeddings", None)
+            check_room(prompt, request.max_tokens, limit)
+        for item, prompt in enumerate(prompts):
+            checkpoint()
+            _Item(log, request, policies, subject, laboratory, folder.raise_if_cancelled).write(item, prompt)
+            log.append("progress", done=item + 1, total=len(prompts), seconds_left=None)
+            report(item + 1, len(prompts))
+    except Cancelled:
+        log.append("run_finished", status="cancelled", message=STOPPED)
+        return "cancelled"
+    except UserError as error:
+        log.append("run_finished", status="failed", message=str(error))
+        raise
+    count = "1 prompt" if len(prompts) == 1 else f"{len(prompts)} prompts"
+    log.append("run_finished", status="done", message=f"{count} written by {len(policies)} sides.")
+    return "done"
+
+
+class _Item:
+    """One prompt's texts.
+
+    Args:
+        log: The run's events.
+        request: What is asked.
+        policies: The sides' policies, dense first.
+        subject: The model.
+        laboratory: Keeps prompts that were read.
+        stop: Raises ``Cancelled`` when that was asked for.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        request: GenerationRequest,
+        policies: list[Policy],
+        subject: Subject,
+        laboratory: Laboratory,
+        stop: Callable[[], None],
+    ) -> None:
+        self._log, self._request, self._policies = log, request, policies
+        self._subject, self._laboratory, self._stop = subject, laboratory, stop
+
+    def write(self, item: int, prompt: Prompt) -> None:
+        """Write all sides' texts and score them."""
+        began = time.perf_counter()
+        self._say_started(item, prompt)
+        request = self._request
+        setting = Setting(
+            prompt=prompt.ids,
+            read=self._read(prompt.ids),
+            tokenizer=self._subject.loaded.tokenizer,
+            sampler=Sampler(request.temperature, request.top_p, request.seed, request.max_tokens),
+            max_tokens=request.max_tokens,
+            prefill=request.prefill,
+            value_bytes=self._subject.value_bytes,
+            began=began,
+        )
+        sides = [
+            FreeSide(setting, policy, Stream(self._log, item, number, "free"), number == DENSE)
+            for number, policy in enumerate(self._policies)
+            if not why_no_text(policy)
+        ]
+        try:
+            for side in sides:
+                side.begin()
+            if request.order == "together":
+                self._together(sides)
+            else:
+                self._in_turn(sides)
+        except Cancelled:
+            for side in sides:
+                if side.ended is None:
+                    side.finish("stopped")
+            raise
+        if request.forced:
+            self._force(item, setting, sides[DENSE].tokens)
+
+    def _together(self, sides: list[FreeSide]) -> None:
+        """Write a token of each side in turn; memory lies as the first policy wants it."""
+        first = sides[min(1, len(sides) - 1)].policy
+        with self._ready(first) as model:
+            for side in sides:
+                side.lay_out(model)
+            while any(side.ended is None for side in sides):
+                for side in sides:
+                    self._stop()
+                    side.step()
+
+    def _in_turn(self, sides: list[FreeSide]) -> None:
+        """Write one side after the other; memory lies as each wants it."""
+        for side in sides:
+            with self._ready(side.policy) as model:
+                side.lay_out(model)
+                while side.ended is None:
+                    self._stop()
+                    side.step()
+
+    def _force(self, item: int, setting: Setting, text: list[int]) -> None:
+        for number, policy in enumerate(self._policies[1:], start=1):
+            self._stop()
+            stream = Stream(self._log, item, number, "forced")
+            score_forced(self._subject.engine, self._ready, setting, policy, text, stream, self._stop)
+
+    def _ready(self, policy: Policy) -> AbstractContextManager[DecodingModel]:
+        return ready_for(self._subject.engine, policy, int8=self._request.dtype == "int8")
+
+    def _read(self, ids: list[int]) -> ReadPrompt:
+        """Return the prompt as dense reads it, read before if it was kept."""
+        import torch
+
+        def make() -> ReadPrompt:
+            return read_densely(self._subject.engine, torch.tensor(ids))
+
+        if len(ids) > KEPT_PROMPT:
+            return make()
+        return self._laboratory.kept(("prompt", tuple(ids)), make)
+
+    def _say_started(self, item: int, prompt: Prompt) -> None:
+        loaded = self._subject.loaded
+        self._log.append(
+            "generation_started",
+            item=item,
+            model=loaded.name,
+            model_sha256=loaded.sha256,
+            prompt=prompt.text,
+            read_as=prompt.read_as,
+            prompt_tokens=len(prompt.ids),
+            sides=[
+                {
+                    "side": number,
+                    "policy": policy.name,
+                    "policy_version": type(policy).version,
+                    "settings": policy.canonical(),
+                    "how": policy.how,
+                    "execution": execution_of(policy),
+                    "no_text": why_no_text(policy),
+                }
+                for number, policy in enumerate(self._policies)
+            ],
+        )

@@ -1,0 +1,107 @@
+"""The token that was clicked: what both sides thought likely there, and what each layer read."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from backend.figures.drawing.text import short
+from backend.figures.generations import shown_tokens, side_label, visible
+from backend.figures.palette import STYLES
+from backend.figures.spec import Axis, FigureSpec, Provenance, Series
+from backend.generations import DENSE
+from backend.generations.columns import TokenColumn
+from backend.results.generations import Generation, Side
+from pages._shared.figures import show_figure
+from pages._shared.generation_asked import TOKEN
+
+
+def show_token(shown: Generation, run_id: str) -> None:
+    """Show the clicked token of this generation, or how to choose one."""
+    chosen = st.session_state.get(TOKEN)
+    if chosen is None or chosen[:2] != (run_id, shown.item):
+        st.caption(
+            "Click a token, or move with the arrow keys and press Enter, for what both sides thought likely."
+        )
+        return
+    _, _, form, number, place = chosen
+    side = shown.sides[number] if number < len(shown.sides) else None
+    tokens = [] if side is None else shown_tokens(shown, side, form)
+    if side is None or not 0 <= place < len(tokens):
+        return
+    token = tokens[place]
+    with st.container(border=True, key="generation_token_card"):
+        st.markdown(f"**Token {place + 1} of {side_label(side)}**")
+        st.text(_facts(token, side))
+        left, right = st.columns(2)
+        with left:
+            _top(side_label(side), token["top"], token["text"])
+        with right:
+            if side.number != DENSE and token["dense_top"] is not None:
+                _top("Dense, at the same context", token["dense_top"], token["text"])
+        _layers(shown, side, token)
+
+
+def _facts(token: dict[str, Any], side: Side) -> str:
+    from pages._shared.generation_view import about
+
+    return " · ".join(about(token, side).split("\n"))
+
+
+def _top(title: str, top: list[Any], taken: str) -> None:
+    table = pd.DataFrame(
+        {
+            "Token": [visible(text).replace("\n", "↵") for text, _ in top],
+            "Probability": [math.exp(logprob) for _, logprob in top],
+            "Taken": ["✓" if text == taken else "" for text, _ in top],
+        }
+    )
+    st.caption(f"Most likely: {title}")
+    st.dataframe(
+        table, hide_index=True, alt=f"Most likely tokens: {title}", key=f"top_{title}",
+        column_config={
+            "Probability": st.column_config.ProgressColumn(format="%.3f", min_value=0.0, max_value=1.0)
+        },
+    )  # fmt: skip
+
+
+def _layers(shown: Generation, side: Side, token: dict[str, Any]) -> None:
+    known = [column for column in side.columns if column.name in token["layers"]]
+    if not known:
+        st.caption("The prompt gave this token: no layer was read for it alone.")
+        return
+    column = known[0]
+    if len(known) > 1:
+        label = st.radio("By layer", [each.label for each in known], horizontal=True, key="generation_layers")
+        column = next(each for each in known if each.label == label)
+    show_figure(
+        _layer_spec(shown, side, token, column), "generation_layers_figure", height=260, legend=False,
+        paper=(3.25, 2.0),
+    )  # fmt: skip
+
+
+def _layer_spec(shown: Generation, side: Side, token: dict[str, Any], column: TokenColumn) -> FigureSpec:
+    values = tuple(float(value) for value in token["layers"][column.name])
+    ends = column.range
+    series = Series(
+        name=side.policy,
+        label=side_label(side),
+        style=STYLES[side.policy],
+        x=tuple(float(layer) for layer in range(len(values))),
+        y=values,
+        details=tuple(f"layer {layer}: {short(value)}" for layer, value in enumerate(values)),
+    )
+    text = visible(token["text"]).replace("\n", "↵")
+    return FigureSpec(
+        title=f"{column.label} by layer, token {token['place'] + 1} “{text}”",
+        x=Axis(label="Layer"),
+        y=Axis(
+            label=column.label, unit=column.unit, better=column.better,
+            range=None if ends is None else (ends[0] - 0.03, ends[1] + 0.03),
+        ),
+        series=(series,),
+        provenance=Provenance(runs=(shown.run_id,), methods=(side.policy,), how=("measured",)),
+    )  # fmt: skip

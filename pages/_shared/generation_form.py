@@ -1,0 +1,194 @@
+"""The form of a generation: prompt, model, policies with their sliders, and how tokens are drawn."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import streamlit as st
+
+from backend.errors import UserError
+from backend.generations import LONGEST, MOST_POLICIES, GenerationRequest
+from backend.generations.request import policy_json
+from backend.models import CATALOG, DEFAULT_MODEL
+from backend.settings import SettingField
+from backend.sparsity import METHODS
+from pages._shared.generation_asked import ask, asked_last
+from pages._shared.policy_control import BY_DENSITY, BY_SETTINGS, policy_methods, policy_settings
+from pages._shared.store import OpenStore
+
+PAUSE_SECONDS = 0.7
+"""How long the controls have to rest before a text is written anew."""
+POLL_SECONDS = 0.3
+_LIVE, _PENDING, _FILLED = "generation_live", "generation_pending", "generation_filled"
+_STARTS = (("dip", 0.5), ("glu_pruning", 0.7), ("gate_pruning", 0.5))
+"""Where the policies' controls start."""
+_FIRST_PROMPT = "Explain in a few sentences why the sea is salty."
+_FIELDS = {field.name: field for field in GenerationRequest.describe()}
+
+
+def form_section(opened: OpenStore, shown: dict[str, Any] | None) -> None:
+    """Show the form, and write anew when something was changed, if that is wanted.
+
+    Args:
+        opened: The store.
+        shown: What the shown generation asked for; a session's first form starts with it.
+    """
+    if shown is not None and _FILLED not in st.session_state:
+        _fill(shown)
+    st.session_state[_FILLED] = True
+    live = st.toggle(
+        "Write anew on change", key=_LIVE,
+        help="After a pause of 0.7 s; what still runs is stopped. A prompt that dense reads is kept read.",
+    )  # fmt: skip
+    st.fragment(_form)(opened, live)
+    if live:
+        st.fragment(_wait, run_every=POLL_SECONDS)(opened)
+
+
+def sampling_controls(prefix: str) -> dict[str, Any]:
+    """Show how tokens are drawn and the prompt is read; return the request's values."""
+    _start(prefix, max_tokens=64, seed=0, top_p=1.0, temperature=0.0, prefill="dense")
+    values: dict[str, Any] = {}
+    first, second = st.columns(2, vertical_alignment="bottom")
+    with first:
+        values["max_tokens"] = st.number_input(
+            "Tokens", 1, LONGEST, step=16, key=f"{prefix}_max_tokens", help=_help("max_tokens")
+        )
+        values["temperature"] = st.slider(
+            "Temperature", 0.0, 2.0, step=0.05, key=f"{prefix}_temperature", help=_help("temperature")
+        )
+    with second:
+        values["seed"] = st.number_input(
+            "Seed", 0, 2**32 - 1, step=1, key=f"{prefix}_seed", help=_help("seed")
+        )
+        values["top_p"] = st.slider("Top-p", 0.05, 1.0, step=0.05, key=f"{prefix}_top_p", help=_help("top_p"))
+    values["prefill"] = st.radio(
+        "Policies read the prompt", ["dense", "sparse"], horizontal=True, key=f"{prefix}_prefill",
+        help=_help("prefill"),
+    )  # fmt: skip
+    return values
+
+
+def model_and_style(prefix: str) -> dict[str, Any]:
+    """Show the model and how it reads the prompt."""
+    _start(prefix, model=DEFAULT_MODEL, style="chat")
+    model = st.selectbox(
+        "Model", list(CATALOG), key=f"{prefix}_model", accept_new_options=True, help=_help("model")
+    )
+    style = st.radio(
+        "The prompt is", ["chat", "raw"], horizontal=True, key=f"{prefix}_style", help=_help("style")
+    )
+    return {"model": model or DEFAULT_MODEL, "style": style}
+
+
+def policy_controls(prefix: str, count: int) -> tuple[dict[str, Any], ...]:
+    """Show the policies, ``count`` at first; return them as a request names them.
+
+    Raises:
+        UserError: A policy's settings do not go together.
+    """
+    _start(prefix, count=count)
+    chosen = st.slider("Policies beside dense", 0, MOST_POLICIES, key=f"{prefix}_count")
+    policies = []
+    for place in range(chosen):
+        start, density = _STARTS[place]
+        _start(prefix, **{f"method_{place}": start, f"by_{place}": BY_DENSITY})
+        with st.container(border=True, gap="small", key=f"{prefix}_policy_{place}"):
+            method = st.selectbox(
+                f"Policy {place + 1}", policy_methods(), key=f"{prefix}_method_{place}",
+                format_func=lambda name: METHODS[name].title,
+            )  # fmt: skip
+            by = st.radio(
+                f"Set policy {place + 1} by", [BY_DENSITY, BY_SETTINGS], key=f"{prefix}_by_{place}",
+                horizontal=True, label_visibility="collapsed",
+            )  # fmt: skip
+            policy = policy_settings(method, by, f"{prefix}_{place}", density=density)
+            policies.append(policy_json(policy))
+    return tuple(policies)
+
+
+def _form(opened: OpenStore, live: bool) -> None:
+    _start("generate", prompt=_FIRST_PROMPT, order="together", forced=True)
+    prompt = st.text_area("Prompt", key="generate_prompt", height=110)
+    at_the_top = st.container()  # the button stands under the prompt, and knows all that is below it
+    try:
+        policies = policy_controls("generate", 1)
+        with st.expander("Model, length and draws", icon=":material/tune:", key="generate_more"):
+            values = model_and_style("generate") | sampling_controls("generate")
+            order = st.radio(
+                "Sides share this machine", ["together", "in turn"], horizontal=True, key="generate_order",
+                help=f"{_help('order')} Either way tokens/s counts a side's own steps only.",
+            )  # fmt: skip
+            forced = st.toggle("Also score policies on dense's text", key="generate_forced")
+        request = GenerationRequest.parse(
+            {**values, "prompts": (prompt or "",), "policies": policies, "order": order, "forced": forced},
+            "The form",
+        )
+        request.plans()
+    except UserError as error:
+        at_the_top.error(str(error), icon=":material/error:")
+        st.session_state.pop(_PENDING, None)
+        return
+    with at_the_top:
+        if st.button(
+            "Generate", type="primary", icon=":material/play_arrow:", key="generate", width="stretch"
+        ) and ask(opened, request):
+            st.session_state.pop(_PENDING, None)
+            st.rerun()
+    if live:
+        _note_change(request)
+
+
+def _note_change(request: GenerationRequest) -> None:
+    """Remember since when the form says something else than what was asked for last."""
+    said = request.model_dump_json()
+    if asked_last() is None or said == asked_last():
+        st.session_state.pop(_PENDING, None)
+    elif st.session_state.get(_PENDING, ("",))[0] != said:
+        st.session_state[_PENDING] = (said, time.monotonic())
+
+
+def _wait(opened: OpenStore) -> None:
+    """Ask for what the form says once it has rested; nothing is shown."""
+    said, since = st.session_state.get(_PENDING, (None, 0.0))
+    if said is not None and time.monotonic() - since >= PAUSE_SECONDS:
+        st.session_state.pop(_PENDING, None)
+        if ask(opened, GenerationRequest.model_validate_json(said)):
+            st.rerun()
+
+
+def _fill(asked: dict[str, Any]) -> None:
+    """Start the controls with what a stored generation asked for."""
+    try:
+        request = GenerationRequest.parse(asked, "The stored generation")
+        policies = request.plans()[1:]
+    except UserError:  # an older program's; the form starts with its own
+        return
+    state: dict[str, Any] = {f"generate_{name}": getattr(request, name) for name in _KEPT}
+    if request.prompts:
+        state["generate_prompt"] = request.prompts[0]
+    state["generate_count"] = len(policies)
+    for place, policy in enumerate(policies):
+        state[f"generate_method_{place}"] = policy.name
+        density = policy.expected_density()
+        if density is not None and policy == type(policy).at_density(density):
+            state[f"generate_{place}_density_{policy.name}"] = round(density, 2)
+    for key, value in state.items():
+        st.session_state.setdefault(key, value)
+
+
+_KEPT = (
+    "model", "style", "max_tokens", "top_p", "seed", "temperature", "prefill", "order", "forced",
+)  # fmt: skip
+
+
+def _start(prefix: str, **values: Any) -> None:
+    """Let controls start with these values, unless the session has others."""
+    for name, value in values.items():
+        st.session_state.setdefault(f"{prefix}_{name}", value)
+
+
+def _help(name: str) -> str:
+    field: SettingField = _FIELDS[name]
+    return field.help

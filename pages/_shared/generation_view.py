@@ -1,0 +1,264 @@
+"""One generation as it is stored now: its state, and a strip a side; drawn again while it is written."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import streamlit as st
+
+from backend.errors import UserError
+from backend.experiments import client
+from backend.figures.drawing.scales import colour_at, ink_on, limits, rgb_text
+from backend.figures.drawing.text import short
+from backend.figures.generations import (
+    FORMS,
+    NOTES,
+    Colour,
+    colours_of,
+    shown_tokens,
+    side_label,
+    visible,
+)
+from backend.figures.strip_files import legend_html
+from backend.generations.request import DENSE
+from backend.results import queries
+from backend.results.generations import Form, Generation, Side, generation, prompts_in, value_of
+from backend.results.queries import StoredRun
+from pages._shared.address import Address
+from pages._shared.generation_asked import TOKEN, show_run, shown_prompt, stop
+from pages._shared.generation_detail import show_token
+from pages._shared.generation_exports import exports
+from pages._shared.run_progress import UNFINISHED, run_now, status_badge
+from pages._shared.store import OpenStore
+from pages._shared.token_strip import ShownToken, show_token_strip
+
+POLL_SECONDS = 0.4
+PAGE_TOKENS = 512
+"""Tokens of a strip that are shown at once."""
+_ENDED = {
+    "end token": "ended by itself", "length": "at its full length", "stopped": "stopped",
+    "forced": "scored",
+}  # fmt: skip
+
+
+def view_section(opened: OpenStore, run_id: str) -> None:
+    """Show a run's texts, again and again while it has not ended."""
+    run = queries.run(opened.store, run_id)
+    unfinished = run is not None and run.status in UNFINISHED
+    st.fragment(_view, run_every=POLL_SECONDS if unfinished else None)(opened, run_id, unfinished)
+
+
+def _view(opened: OpenStore, run_id: str, unfinished: bool) -> None:
+    run = run_now(opened, run_id, unfinished)
+    if run is None:
+        return
+    address = Address()
+    prompts = prompts_in(opened.store, run_id)
+    item = shown_prompt(len(prompts))
+    _state(opened, run)
+    if len(prompts) > 1:
+        _prompt_picker(run_id, prompts, item)
+    shown = generation(opened.store, run_id, item)
+    if shown is None:
+        return
+    _prompt(shown, run.spec)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = address.segments("Compare", list(FORMS.values()), "form", default=FORMS["free"])
+        colours = colours_of(shown)
+        by = address.choice("Colour by", [colour.scale.label for colour in colours], "colour", width=240)
+        form: Form = next(name for name, title in FORMS.items() if title == chosen)
+        colour = next(each for each in colours if each.scale.label == by)
+        first = _pages(shown, form)
+    st.html(legend_html(colour.scale))
+    _strips(shown, form, colour, first, run)
+    st.caption(f"{NOTES[form]} {_order_note(run.spec)}")
+    show_token(shown, run_id)
+    exports(opened, shown, run, form, colour)
+
+
+def _state(opened: OpenStore, run: StoredRun) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        status_badge(run.status)
+        st.caption(_sentence(opened, run))
+        running = run.source == "local" and run.status in UNFINISHED
+        if running and st.button("Stop", icon=":material/stop:", key="generation_stop"):
+            try:
+                stop(opened, run.run_id)
+            except UserError as error:
+                st.error(str(error), icon=":material/error:")
+    if run.status == "failed":
+        st.error(run.message or "The generation failed.", icon=":material/error:")
+    elif run.status == "interrupted":
+        st.warning(
+            "The worker ended in the middle; the text so far is kept. Generate writes it anew.",
+            icon=":material/power_off:",
+        )
+
+
+def _sentence(opened: OpenStore, run: StoredRun) -> str:
+    """Return what is going on with a run, in a sentence."""
+    if run.status == "queued":
+        before = client.jobs_before(opened.home, run.run_id)
+        status = client.worker_status(opened.home)
+        running = f" The worker runs {status.run}." if status.run else ""
+        if status.state in ("absent", "starting"):
+            return "The worker is starting."
+        return f"In the queue, {before} before it.{running}" if before else f"Next in the queue.{running}"
+    if run.status == "running":
+        events = queries.events(opened.store, run.run_id, last=400)
+        if not (events["kind"] == "generation_started").any():
+            said = events[events["kind"] == "message"]
+            return str(json.loads(said["payload"].iloc[-1])["message"]) if len(said) else "Loading the model."
+        done = queries.progress(opened.store, run.run_id) or {}
+        total = int(done.get("total") or 1)
+        return "Writing." if total < 2 else f"Writing; {done.get('done')} of {total} prompts done."
+    return f"{run.run_id} · {run.message or ''}"
+
+
+def _prompt_picker(run_id: str, prompts: list[str], item: int) -> None:
+    def choose() -> None:
+        show_run(run_id, int(st.session_state["generation_item"]))
+
+    st.session_state["generation_item"] = item
+    st.selectbox(
+        "Prompt of the list", range(len(prompts)), key="generation_item", on_change=choose,
+        format_func=lambda place: f"{place + 1}. {' '.join(visible(prompts[place]).split())[:90]}",
+    )  # fmt: skip
+
+
+def _prompt(shown: Generation, asked: dict[str, Any]) -> None:
+    with st.container(border=True, gap="small"):
+        st.text(visible(shown.prompt[:2_000]) + (" …" if len(shown.prompt) > 2_000 else ""))
+        drawn = "greedy" if not asked.get("temperature") else (
+            f"temperature {asked['temperature']:g}, top-p {asked.get('top_p', 1):g}, "
+            f"seed {asked.get('seed', 0)}"
+        )  # fmt: skip
+        st.caption(
+            f"{shown.model} · {asked.get('style', 'chat')} · {shown.prompt_tokens:,} tokens read "
+            f"{asked.get('prefill', 'dense')} · at most {asked.get('max_tokens', 64):,} more · {drawn}"
+        )
+        with st.expander("As the model reads it", icon=":material/notes:", key="generation_read_as"):
+            st.code(visible(shown.read_as), language=None, wrap_lines=True)
+
+
+def _pages(shown: Generation, form: Form) -> int:
+    """Show which tokens are shown where a text is long; return the first place."""
+    longest = max((len(shown_tokens(shown, side, form)) for side in shown.sides), default=0)
+    if longest <= PAGE_TOKENS:
+        return 0
+    starts = list(range(0, longest, PAGE_TOKENS))
+    chosen = st.selectbox(
+        "Tokens", starts, key="generation_page", width=150,
+        format_func=lambda start: f"{start + 1:,}–{min(start + PAGE_TOKENS, longest):,}",
+    )  # fmt: skip
+    return int(chosen or 0)
+
+
+def _strips(shown: Generation, form: Form, colour: Colour, first: int, run: StoredRun) -> None:
+    columns = [column for _ in shown.sides[::2] for column in st.columns(2, gap="small")]
+    for side, column in zip(shown.sides, columns, strict=False):
+        with column, st.container(border=True, gap="small", key=f"generation_side_{side.number}"):
+            st.markdown(
+                f"**{side_label(side)}**" + (" :orange-badge[oracle]" if side.how == "oracle" else "")
+            )
+            st.caption(_summary(shown, side, form))
+            _strip(shown, side, form, colour, first, run)
+
+
+def _strip(shown: Generation, side: Side, form: Form, colour: Colour, first: int, run: StoredRun) -> None:
+    tokens = shown_tokens(shown, side, form)[first : first + PAGE_TOKENS]
+    chosen = st.session_state.get(TOKEN)
+    mine = chosen is not None and chosen[:3] == (shown.run_id, shown.item, form)
+    low, high = limits(colour.scale, [[colour.of(token) for token in tokens]])
+
+    def choose(place: int) -> None:
+        st.session_state[TOKEN] = (shown.run_id, shown.item, form, side.number, place)
+
+    show_token_strip(
+        [_shown(token, side, colour, low, high) for token in tokens],
+        f"strip_{side.number}",
+        label=f"{side_label(side)}, {len(tokens)} tokens coloured by {colour.scale.title}",
+        first=first,
+        selected=chosen[4] if mine else None,
+        marked=shown.divergence(side) if form == "free" and side.number != DENSE else None,
+        nothing=side.no_text if form == "free" and side.no_text else _nothing(run, form),
+        on_choose=choose,
+    )
+
+
+def _nothing(run: StoredRun, form: Form) -> str:
+    if run.status in UNFINISHED:
+        return "Scored when the texts are written." if form == "forced" else "No token yet."
+    return "Not scored on the dense model's text." if form == "forced" else "No token was written."
+
+
+def _shown(token: dict[str, Any], side: Side, colour: Colour, low: float, high: float) -> ShownToken:
+    value = colour.of(token)
+    ground = ink = None
+    if value is not None:
+        shade = colour_at(colour.scale.kind, (value - low) / (high - low))
+        ground, ink = rgb_text(shade), ink_on(shade)
+    text = visible(token["text"]).replace("\n", "↵\n")
+    return ShownToken(text or "⋯", ground, ink, about(token, side))
+
+
+def about(token: dict[str, Any], side: Side) -> str:
+    """Return what hovering over a token says: its text, scores and own columns, a line each."""
+    text = visible(token["text"]).replace("\n", "↵") or "part of a letter"
+    lines = [f"“{text}” · token {token['place'] + 1}", f"log p {short(token['logprob'])} nats"]
+    if token["kl"] is None:
+        lines.append("not read by dense yet")
+    else:
+        delta = value_of(token, "delta_logprob")
+        assert delta is not None
+        lines += [
+            f"KL(dense‖sparse) {short(token['kl'])} nats",
+            f"Δlog p {short(delta)} nats",
+            f"rank under dense {token['dense_rank']:,}",
+        ]
+    for column in side.columns:
+        value = token["own"].get(column.name)
+        if value is not None:
+            lines.append(f"{column.label} {short(value)} {column.unit}".rstrip())
+    if not token["own"]:
+        lines.append("given by the prompt")
+    return "\n".join(lines)
+
+
+def _summary(shown: Generation, side: Side, form: Form) -> str:
+    """Return a side's speed, density, mean KL and divergence, as far as they are known."""
+    tokens = shown_tokens(shown, side, form)
+    used: Form = "free" if side.number == DENSE else form
+    end = side.ends.get(used)
+    parts = [f"{len(tokens):,} tokens"]
+    if end is not None:
+        parts[0] += f", {_ENDED[end.ended]}"
+        if end.tokens_per_s is not None:
+            parts.append(f"{end.tokens_per_s:.1f} tokens/s measured ({side.execution})")
+    elif (rate := side.rate(used)) is not None:
+        parts.append(f"{rate:.1f} tokens/s so far ({side.execution})")
+    density = side.mean("mlp_density", used) if end is None else end.mlp_density
+    if density is not None:
+        parts.append(f"MLP density {density:.3f}")
+    if end is not None and "hit_rate" in end.counted:
+        parts.append(f"hit rate {end.counted['hit_rate'][0]:.3f}")
+    if side.number != DENSE:
+        if (kl := side.mean("kl", used)) is not None:
+            parts.append(f"mean KL {kl:.3f} nats")
+        if form == "free" and (place := shown.divergence(side)) is not None:
+            parts.append(f"differs from token {place + 1} on")
+    return " · ".join(parts)
+
+
+def _order_note(asked: dict[str, Any]) -> str:
+    together = asked.get("order", "together") == "together"
+    how = (
+        "Sides wrote a token each in turn on one machine, its memory laid out for the first policy"
+        if together
+        else "Sides wrote one after the other, memory laid out for each"
+    )
+    return (
+        f"{how}; tokens/s counts a side's own steps, scoring left out. The dense model reads each text in "
+        "pieces of 16 tokens behind it."
+    )
