@@ -7,6 +7,7 @@ from backend.residency.eviction import EVICTIONS, Eviction, Walk, simulate
 from backend.residency.layout import Layout, expert_layout, input_layout, neuron_layout
 from backend.residency.miss_curve import MissCurve, miss_curve_of, total
 from backend.residency.route_trace import RouteTrace, miss_curve, read_route_trace
+from backend.residency.routing_record import LayerRouting, RoutingRecord
 from backend.residency.trace import ExpertTrace, MaskTrace, Trace
 from backend.residency.windowing import WindowCurve, simulate_window, window_curve
 
@@ -14,10 +15,12 @@ __all__ = [
     "EVICTIONS",
     "Eviction",
     "ExpertTrace",
+    "LayerRouting",
     "Layout",
     "MaskTrace",
     "MissCurve",
     "RouteTrace",
+    "RoutingRecord",
     "Trace",
     "Walk",
     "WindowCurve",
