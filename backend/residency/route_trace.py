@@ -130,13 +130,21 @@ def read_route_trace(path: Path) -> RouteTrace:
     Raises:
         UserError: It is missing, larger than 64 MiB, or not what the format says; names the line.
     """
+    return parse_route_trace(path.name, read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return a trace's content.
+
+    Raises:
+        UserError: It is missing or larger than 64 MiB.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise _too_large(path.name)
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"The trace {path} cannot be read ({error.strerror}).") from error
-    return parse_route_trace(path.name, content)
 
 
 def parse_route_trace(name: str, content: bytes) -> RouteTrace:

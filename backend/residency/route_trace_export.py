@@ -60,7 +60,10 @@ def as_record(trace: RouteTrace) -> RoutingRecord:
         weights=weights,
         present=present,
         with_global=False,
-        about={"architecture": trace.architecture, "dense_bytes": sum(trace.dense_bytes.values())},
+        about={
+            "architecture": trace.architecture,
+            "dense_bytes_by_layer": [trace.dense_bytes.get(layer, 0) for layer in trace.chosen],
+        },
     )
 
 
@@ -95,9 +98,10 @@ def route_trace_lines(
         said |= {"cache_slots": slots, "cache_eviction": eviction}
     yield FIRST_LINE
     yield "# " + " ".join(f"{name}={value}" for name, value in said.items())
-    for layer, size in zip(record.layers, record.bytes_by_layer, strict=True):
+    dense = record.about.get("dense_bytes_by_layer") or [0] * len(record.layers)
+    for layer, size, rest in zip(record.layers, record.bytes_by_layer, dense, strict=True):
         if size:
-            yield f"# layer={layer} expert_bytes={size}"
+            yield f"# layer={layer} expert_bytes={size}" + (f" dense_bytes={rest}" if rest else "")
     yield COLUMNS
     by_layer = [_rows(each, record, slots, eviction) for each in record.routings]
     for turn, (first, end) in enumerate(pairwise([*begins, record.tokens_kept])):

@@ -81,7 +81,7 @@ class RoutingRecord:
         curves: Misses of every cache size, by (place of the layer in ``layers``, rule, start).
         global_curves: The same of one cache for all layers, by (rule, start); may be empty.
         routings: The selections of the first ``tokens_kept`` tokens; may be empty.
-        about: What else is known of it: names to JSON values.
+        about: What else is known of it, as JSON values; among it ``dense_bytes``, what every token reads.
     """
 
     model: str
@@ -116,6 +116,17 @@ class RoutingRecord:
         """Bytes of one expert, averaged over layers; 0 if a layer's are unknown."""
         known = all(self.bytes_by_layer)
         return round(sum(self.bytes_by_layer) / len(self.layers)) if known else 0
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes that every token reads beside routed experts, as far as known; 0 if nothing is."""
+        return int(self.about.get("dense_bytes") or sum(self.about.get("dense_bytes_by_layer", ())))
+
+    @property
+    def used_bytes_per_token(self) -> float:
+        """Bytes of the routed experts that a token uses on average, over all layers; 0 if unknown."""
+        used = self.traffic.sum(axis=1) @ np.array(self.bytes_by_layer)
+        return float(used) / max(1, self.tokens) if all(self.bytes_by_layer) else 0.0
 
     @cached_property
     def experts_per_token(self) -> int:
