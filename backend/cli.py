@@ -75,10 +75,10 @@ def models(as_json: JsonOption = False) -> None:
 @app.command()
 @sentences
 def methods(as_json: JsonOption = False) -> None:
-    """List the methods with their settings, ranges and papers."""
-    from backend.sparsity import METHODS
+    """List the methods with their settings, ranges and papers: mask policies, then routing policies."""
+    from backend.methods import every_method
 
-    described = [_method(policy) for policy in METHODS.values()]
+    described = [_method(each) for each in sorted(every_method().values(), key=lambda each: each.kind)]
     if as_json:
         print(json.dumps({"methods": described}))
         return
@@ -90,10 +90,9 @@ def methods(as_json: JsonOption = False) -> None:
         print(f"{each['method']:<16} {each['title']} ({', '.join(facts)}). {each['summary']}")
         for field in each["settings"]:
             print(f"{'':<16} {field['name']}: {field['range']}  {field['help']}")
-        print(
-            f"{'':<16} MLP density {each['density_formula']}"
-            + (f"; {each['paper']}" if each["paper"] else "")
-        )
+        reads = [f"MLP density {each['density_formula']}"] if each["kind"] == "mask" else []
+        if notes := [*reads, *filter(None, [each["paper"]])]:
+            print(f"{'':<16} {'; '.join(notes)}")
 
 
 @app.command()
@@ -370,6 +369,52 @@ def misscurve(
 
 @app.command()
 @sentences
+def import_trace(
+    trace: Annotated[Path, typer.Argument(help="A routing trace (route_trace v1, CSV).")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep a routing trace, so that the page Mixture of experts and figures can show it."""
+    from backend.experiments import routing_records
+    from backend.residency import RoutingRecord
+    from backend.residency.route_trace import read_bytes
+
+    at = Home.resolve(home)
+    id = routing_records.import_trace(at, trace.name, read_bytes(trace))
+    kept = RoutingRecord.load(routing_records.find_routing(at, id).path)
+    record = {
+        "routing": id, "name": trace.name, "layers": len(kept.layers), "experts": kept.experts,
+        "experts_per_token": kept.experts_per_token, "tokens": kept.tokens,
+    }  # fmt: skip
+    _print_record(record, as_json)
+
+
+@app.command()
+@sentences
+def export_trace(
+    routing: Annotated[str, typer.Argument(help="A cell's id, or an imported trace's name.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The CSV to write.")],
+    slots: Annotated[
+        int | None, typer.Option(help="Say what a cache of so many experts a layer held.")
+    ] = None,
+    eviction: Annotated[str, typer.Option(help="That cache's rule: lru, lfu, random or belady.")] = "lru",
+    home: HomeOption = None,
+) -> None:
+    """Write a stored routing as a trace (route_trace v1, CSV) that other tools read."""
+    from backend.experiments.routing_records import find_routing
+    from backend.residency import RoutingRecord, route_trace_lines
+
+    record = RoutingRecord.load(find_routing(Home.resolve(home), routing).path)
+    lines = list(route_trace_lines(record, slots, eviction))  # type: ignore[arg-type]
+    try:
+        output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"The trace cannot be written to {output} ({error.strerror}).") from error
+    print(f"{record.tokens_kept} tokens of {len(record.layers)} layers are written to {output}.")
+
+
+@app.command()
+@sentences
 def verdict(
     model: ModelOption = "smollm2-135m", home: HomeOption = None, as_json: JsonOption = False
 ) -> None:
@@ -513,8 +558,14 @@ def _method(policy: Any) -> dict[str, Any]:
         }
         for field in policy.describe()
     ]
-    facts = ("title", "summary", "paper", "limits", "realisable", "label_free", "density_formula", "version")
-    return {"method": policy.name, **{fact: getattr(policy, fact) for fact in facts}, "settings": fields}
+    facts = ("title", "summary", "paper", "limits", "realisable", "label_free", "looks_at_cache", "version")
+    return {
+        "method": policy.name,
+        "kind": policy.kind,
+        **{fact: getattr(policy, fact) for fact in facts},
+        "density_formula": getattr(policy, "density_formula", ""),
+        "settings": fields,
+    }
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Device profiles and the memory-bound simulator: how fast a policy would run on a phone. Free of torch."""
 
+from backend.devices.experts import ExpertTime, expert_time
 from backend.devices.flash import Flash
 from backend.devices.footprint import Footprint, Precision, footprint
 from backend.devices.hit_curves import HitCurve, HitLaw
@@ -26,6 +27,7 @@ __all__ = [
     "SHAPES",
     "DeviceProfile",
     "DramCurve",
+    "ExpertTime",
     "Flash",
     "Footprint",
     "HitCurve",
@@ -41,6 +43,7 @@ __all__ = [
     "SimulatorSettings",
     "assumed_hooks",
     "bandwidth_share",
+    "expert_time",
     "find_shape",
     "footprint",
     "masked_linears",

@@ -16,6 +16,7 @@ from backend.experiments.runner import Clock, Progress
 from backend.experiments.runs import Cancelled, RunFolder
 from backend.residency import MaskTrace, miss_curve_of
 from backend.sparsity.accounting import Reading
+from backend.sparsity.policy import Policy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,16 +77,14 @@ def _record(
     (plan,) = plans
     if not isinstance(plan.evaluation, FidelityEvaluation):
         raise UserError("A recording is of windows of a text; leave the kind of evaluation out.")
-    if not {"mlp_in", "mlp_mid"} & set(plan.policy.used_sites()):
-        raise UserError(f"{plan.policy.title} masks no MLP, so there is nothing to record.")
-    if plan.policy.looks_at_cache:
-        raise UserError(
-            f"The masks of {plan.policy.title} depend on the cache; measure it at each size instead."
-        )
+    policy = plan.policy
+    if not isinstance(policy, Policy) or not {"mlp_in", "mlp_mid"} & set(policy.used_sites()):
+        raise UserError(f"{policy.title} masks no MLP, so there is nothing to record.")
+    if policy.looks_at_cache:
+        raise UserError(f"The masks of {policy.title} depend on the cache; measure it at each size instead.")
     cell = laboratory.resolve(plan)
     subject = laboratory.subject(plan.model, plan.evaluation.dtype)
     windows = laboratory.reference(subject, plan.evaluation).windows
-    policy = cell.policy
     fitted = calibrate(laboratory, plan.model, plan.evaluation.dtype, policy, windows.ids.tolist()).fitted
     reading = Reading(subject.engine.anatomy, policy)
     curves: dict[Key, MissCurve] = {}
