@@ -9,11 +9,13 @@ from backend.devices import DEVICES
 from backend.experiments.routing_records import RoutingInfo
 from backend.figures import FigureSpec
 from backend.figures.moe import (
+    GridPoint,
     RoutingSource,
     TimeRow,
     balance_of,
     layer_figure,
     lifetime_figure,
+    stored_time,
     time_figure,
     time_of,
     traffic_map,
@@ -24,7 +26,8 @@ from backend.residency import EVICTIONS, Eviction, RoutingRecord
 from pages._shared.address import Address
 from pages._shared.figures import show_figure
 from pages._shared.moe_controls import Caches
-from pages._shared.moe_data import lifetimes_of
+from pages._shared.moe_data import layer_rates, lifetimes_of
+from pages._shared.store import OpenStore
 
 _IO = {"In turn": False, "Overlapped": True}
 
@@ -50,13 +53,19 @@ def traffic(address: Address, source: RoutingSource, info: RoutingInfo, record: 
 
 
 def by_layer(
+    opened: OpenStore,
     source: RoutingSource,
     info: RoutingInfo,
     record: RoutingRecord,
     caches: Caches,
-    stored: tuple[str, str, list[float]] | None,
+    chosen: GridPoint | None,
 ) -> None:
-    """Show miss rates layer by layer, those of a measured policy beside them."""
+    """Show miss rates layer by layer, those of the chosen policy beside them."""
+    stored = None
+    if chosen is not None:
+        rates = layer_rates(opened, chosen.cell_id)
+        if all(layer in rates for layer in record.layers):
+            stored = chosen.policy, chosen.title, [rates[layer] for layer in record.layers]
     spec = layer_figure(
         record, source.label, caches.slots, caches.rule, caches.start, stored=stored, where=origin_of(info)
     )
@@ -74,7 +83,12 @@ def lifetimes(source: RoutingSource, info: RoutingInfo, record: RoutingRecord, c
 
 
 def times(
-    address: Address, source: RoutingSource, info: RoutingInfo, record: RoutingRecord, caches: Caches
+    address: Address,
+    source: RoutingSource,
+    info: RoutingInfo,
+    record: RoutingRecord,
+    caches: Caches,
+    chosen: GridPoint | None,
 ) -> None:
     """Show the simulated time of a token on a device."""
     if not all(record.bytes_by_layer):
@@ -102,10 +116,16 @@ def times(
 
     smallest = rows(record.experts_per_token)
     longest = max(row.time.dense_s + row.time.experts_s + row.time.misses_s for row in smallest)
-    spec = time_figure(
-        rows(caches.slots), source.label, device, caches.slots, longest=longest, where=origin_of(info)
-    )
-    show_figure(spec, "time", height=110 + 42 * len(rules), paper=(5.5, 2.4))
+    shown = rows(caches.slots)
+    if chosen is not None and chosen.slots is not None:
+        shown.insert(
+            0,
+            TimeRow(
+                f"{chosen.title}, {chosen.slots} slots", stored_time(record, device, chosen, overlap=overlap)
+            ),
+        )
+    spec = time_figure(shown, source.label, device, caches.slots, longest=longest, where=origin_of(info))
+    show_figure(spec, "time", height=110 + 42 * len(shown), paper=(5.5, 2.4))
     beside = (
         f"Beside routed experts every token reads {record.dense_bytes / 1e6:,.0f} MB"
         + (", as the trace says it layer by layer: without head and KV cache." if source.imported else ".")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.devices import DeviceProfile, ExpertTime, expert_time
+from backend.figures.moe.grid import GridPoint
 from backend.figures.moe.origin import MEASURED
 from backend.figures.palette import GREEN, SKY, VERMILLION, Style
 from backend.figures.spec import Axis, FigureSpec, Provenance, Series
@@ -57,6 +58,30 @@ def time_of(
         used_bytes=record.used_bytes_per_token,
         missed_bytes=record.miss_bytes_per_token(slots, rule, start) or 0.0,
         misses=record.misses_per_token(slots, rule, start),
+        overlap=overlap,
+    )
+
+
+def stored_time(
+    record: RoutingRecord, device: DeviceProfile, point: GridPoint, *, overlap: bool = False
+) -> ExpertTime:
+    """Return the simulated time of a token of a measured routing, with the cache that it ran with.
+
+    Args:
+        record: The original routing, for what a token reads beside experts and how large they are.
+        device: The device.
+        point: What was measured: misses, their bytes, and experts used of each layer.
+        overlap: Flash is read beside DRAM.
+    """
+    values = point.values
+    used = values.get("experts_per_token", float(record.experts_per_token)) * sum(record.bytes_by_layer)
+    misses = values.get("misses_per_token", 0.0)
+    return expert_time(
+        device,
+        dense_bytes=record.dense_bytes,
+        used_bytes=used,
+        missed_bytes=values.get("miss_bytes_per_token", misses * record.expert_bytes),
+        misses=misses,
         overlap=overlap,
     )
 
