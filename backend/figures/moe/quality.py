@@ -129,14 +129,13 @@ def _series(policy: str, known: Sequence[Placed], quality: str) -> Series:
     value, metric = _reader(quality), QUALITY[quality]
     chosen = [(each, on) for each, on in zip(known, flags, strict=True) if each.point.policy == policy]
     chosen.sort(key=lambda pair: (pair[0].point.strength or 0.0, pair[0].cost))
-    swept = strength_of(policy) is not None and len({each.point.strength for each, _ in chosen}) == len(
-        chosen
-    )
+    strengths = {each.point.strength for each, _ in chosen}
+    swept = strength_of(policy) is not None and 1 < len(chosen) == len(strengths)
     return Series(
         name=policy,
         label=title_of(policy),
         style=style_of(policy),
-        kind="line" if swept and len(chosen) > 1 else "markers",
+        kind="line" if swept else "markers",
         x=tuple(each.cost for each, _ in chosen),
         y=tuple(value(each.point) for each, _ in chosen),
         y_err=tuple(_error(each.point, quality) for each, _ in chosen),
