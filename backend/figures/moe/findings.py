@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from backend.figures.moe.grid import ORIGINAL, GridPoint
 from backend.figures.moe.layers import rates_by_layer, worst_layers
 from backend.figures.moe.miss_rates import TITLES
-from backend.figures.moe.policies import point_title
 from backend.figures.moe.traffic import balance_of
 from backend.residency import Eviction, RoutingRecord
 from backend.residency.routing_record import Start
@@ -84,7 +83,7 @@ def quality_finding(
     spread = best.delta_nll.stderr
     within = f" ± {100 * math.exp(best.delta_nll.value) * spread:.2f}" if spread is not None else ""
     said = (
-        f"**{point_title(best)}** brings the miss rate from {original:.1%} to **{best.miss_rate:.1%}** "
+        f"**{best.title}** brings the miss rate from {original:.1%} to **{best.miss_rate:.1%}** "
         f"({1 - best.miss_rate / original:.0%} fewer loads) for a perplexity {100 * rise:+.2f}{within} % "
     )
     said = said.replace("-", "−") + "of the original routing's."
