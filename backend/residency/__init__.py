@@ -6,6 +6,7 @@ Importing this package is cheap: numba and the compiled walks are loaded when so
 from backend.residency.eviction import EVICTIONS, Eviction, Walk, simulate
 from backend.residency.layout import Layout, expert_layout, input_layout, neuron_layout
 from backend.residency.miss_curve import MissCurve, miss_curve_of, total
+from backend.residency.online import OnlineCache, Step
 from backend.residency.route_trace import RouteTrace, miss_curve, read_route_trace
 from backend.residency.trace import ExpertTrace, MaskTrace, Trace
 from backend.residency.windowing import WindowCurve, simulate_window, window_curve
@@ -17,7 +18,9 @@ __all__ = [
     "Layout",
     "MaskTrace",
     "MissCurve",
+    "OnlineCache",
     "RouteTrace",
+    "Step",
     "Trace",
     "Walk",
     "WindowCurve",
