@@ -200,9 +200,8 @@ def find_anatomy(model: Any) -> Anatomy:
     family = type(model).__name__
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
     layers = getattr(decoder, "layers", None)
-    head = model.get_output_embeddings()
-    if head is None:
-        raise UserError(f"{family} has no language-model head, so its tokens cannot be scored.")
+    _refuse_experts(family, layers)
+    head = find_head(model)
     mlps = {}
     attentions = {}
     for index, layer in enumerate(layers if layers is not None else []):
@@ -217,12 +216,25 @@ def find_anatomy(model: Any) -> Anatomy:
         )
     return Anatomy(
         decoder=decoder,
-        head=_head(model, head),
+        head=head,
         layers=len(layers or ()),
         mlps=mlps,
         attentions=attentions,
-        weights_per_token=_weights_per_token(model, head),
+        weights_per_token=_weights_per_token(model, head.module),
     )
+
+
+def has_experts(layer: Any) -> bool:
+    """Tell whether a decoder layer is a mixture: it owns experts, fused in 3-D parameters or one by one."""
+    return any(hasattr(module, "experts") for module in layer.modules())
+
+
+def _refuse_experts(family: str, layers: Any) -> None:
+    if any(has_experts(layer) for layer in layers or ()):
+        raise UserError(
+            f"{family} is a mixture of experts: what a token reads is decided by its routers, so take a "
+            "routing policy (original, cache_prior, …); mask policies are for dense models."
+        )
 
 
 def _gated_mlp(index: int, layer: Any) -> GatedMLP | None:
@@ -265,7 +277,15 @@ def _attention(index: int, layer: Any, config: Any) -> Attention | None:
     return Attention(index, module, out, sum(p.weight.numel() for p in inputs), out.weight.numel(), heads)
 
 
-def _head(model: Any, head: Any) -> Head:
+def find_head(model: Any) -> Head:
+    """Find the head of a causal language model, and check that it makes the model's own logits.
+
+    Raises:
+        UserError: There is none, or logits are made in a way that is not known here.
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        raise UserError(f"{type(model).__name__} has no language-model head, so its tokens cannot be scored.")
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     scale = float(getattr(config, "logit_scale", None) or 1.0)
     divisor = float(getattr(config, "logits_scaling", None) or 1.0)

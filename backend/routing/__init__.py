@@ -1,0 +1,1 @@
+"""Expert routing: policies that choose which experts of a mixture a token uses."""
