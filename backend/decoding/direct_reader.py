@@ -6,8 +6,9 @@ A store whose file was just written lies in the page cache whole, and a "miss" w
 * ``F_NOCACHE`` (macOS): the kernel is asked to keep nothing of the file;
 * else ``posix_fadvise(DONTNEED)`` after each read: what was read is dropped from the cache.
 
-Which one runs is found by trying, once, when the file is opened; it is stored with every measurement. What a
-disk, its controller or a virtual machine's host keeps in memory of its own, no program can pass by.
+Which one runs is found by trying, once, when the file is opened; it is stored with every measurement. On a
+memory file system (tmpfs) there is no disk to read from, so none is claimed. What a disk, its controller or a
+virtual machine's host keeps in memory of its own, no program can pass by.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class DirectReader:
         direct: Pass the page cache by; False reads through it, for comparison.
 
     Attributes:
-        bypass: How the page cache is passed by; "none" if it is not.
+        bypass: How the page cache is passed by; "none" if it is not, or if the file lies in memory.
 
     Raises:
         UserError: The file cannot be read, or this system has no way past its page cache.
@@ -83,7 +84,7 @@ class DirectReader:
 
 
 def _open(path: Path, direct: bool) -> tuple[int, Bypass]:
-    if not direct:
+    if not direct or _lies_in_memory(path):
         return os.open(path, os.O_RDONLY), "none"
     if hasattr(os, "O_DIRECT"):
         file = -1
@@ -107,6 +108,14 @@ def _open(path: Path, direct: bool) -> tuple[int, Bypass]:
         "This system offers no way past its page cache (O_DIRECT, F_NOCACHE, posix_fadvise), so loads from disk "
         "cannot be timed; direct=false reads through the cache, and says so."
     )
+
+
+def _lies_in_memory(path: Path) -> bool:
+    """Tell whether a file is on a memory file system: newer ones take O_DIRECT, and read memory all the same."""
+    import psutil
+
+    held = [part for part in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(part.mountpoint)]
+    return bool(held) and max(held, key=lambda part: len(part.mountpoint)).fstype in ("tmpfs", "ramfs")
 
 
 def _without_cache(file: int) -> bool:

@@ -209,6 +209,11 @@ def measure_store(
                 seed=settings.seed, direct=settings.direct, readers=settings.readers,
             )  # fmt: skip
             try:
+                if settings.direct and store.bypass == "none":
+                    raise UserError(
+                        f"{file.path.parent} lies in memory (tmpfs), so nothing can be loaded from disk there; name a "
+                        "home on a disk with --home."
+                    )
                 sides = [
                     DecodedSide(model, lambda store=store: _under(store, routing)),  # type: ignore[misc]
                     DecodedSide(model, lambda: resident),

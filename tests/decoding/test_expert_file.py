@@ -6,7 +6,9 @@ import errno
 import mmap
 import os
 import shutil
+import tempfile
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import torch
@@ -155,6 +157,16 @@ def test_a_system_without_any_way_past_says_so(layers, tmp_path, monkeypatch):
     monkeypatch.delattr(os, "posix_fadvise")
     with pytest.raises(UserError, match="no way past its page cache"):
         DirectReader(file.path)
+
+
+def test_a_memory_file_system_is_no_disk(layers):
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        pytest.skip("no memory file system here")
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        file = store_experts(layers, Path(folder))
+        with DirectReader(file.path) as reader:
+            assert reader.bypass == "none"
 
 
 @pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="no direct reads on this system")
