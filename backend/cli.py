@@ -75,10 +75,10 @@ def models(as_json: JsonOption = False) -> None:
 @app.command()
 @sentences
 def methods(as_json: JsonOption = False) -> None:
-    """List the methods with their settings, ranges and papers."""
-    from backend.sparsity import METHODS
+    """List the methods with their settings, ranges and papers: mask policies, then routing policies."""
+    from backend.methods import every_method
 
-    described = [_method(policy) for policy in METHODS.values()]
+    described = [_method(policy) for policy in every_method().values()]
     if as_json:
         print(json.dumps({"methods": described}))
         return
@@ -90,10 +90,9 @@ def methods(as_json: JsonOption = False) -> None:
         print(f"{each['method']:<16} {each['title']} ({', '.join(facts)}). {each['summary']}")
         for field in each["settings"]:
             print(f"{'':<16} {field['name']}: {field['range']}  {field['help']}")
-        print(
-            f"{'':<16} MLP density {each['density_formula']}"
-            + (f"; {each['paper']}" if each["paper"] else "")
-        )
+        reads = [f"MLP density {each['density_formula']}"] if each["kind"] == "mask" else []
+        if notes := [*reads, *filter(None, [each["paper"]])]:
+            print(f"{'':<16} {'; '.join(notes)}")
 
 
 @app.command()
@@ -458,8 +457,14 @@ def _method(policy: Any) -> dict[str, Any]:
         }
         for field in policy.describe()
     ]
-    facts = ("title", "summary", "paper", "limits", "realisable", "label_free", "density_formula", "version")
-    return {"method": policy.name, **{fact: getattr(policy, fact) for fact in facts}, "settings": fields}
+    facts = ("title", "summary", "paper", "limits", "realisable", "label_free", "looks_at_cache", "version")
+    return {
+        "method": policy.name,
+        "kind": policy.kind,
+        **{fact: getattr(policy, fact) for fact in facts},
+        "density_formula": getattr(policy, "density_formula", ""),
+        "settings": fields,
+    }
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:

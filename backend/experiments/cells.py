@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.experiments.evaluations import Evaluation
-from backend.sparsity import Policy
+from backend.methods import Method
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Cell:
 
     model: str
     model_sha256: str
-    policy: Policy
+    policy: Method
     evaluation: Evaluation
     text_sha256: str
     machine: str | None = None

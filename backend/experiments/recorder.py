@@ -15,6 +15,7 @@ from backend.experiments.runner import Clock, Progress
 from backend.experiments.runs import Cancelled, RunFolder
 from backend.residency import MaskTrace, miss_curve_of
 from backend.sparsity.accounting import Reading
+from backend.sparsity.policy import Policy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,28 +76,27 @@ def _record(
     (plan,) = plans
     if not isinstance(plan.evaluation, FidelityEvaluation):
         raise UserError("A recording is of windows of a text; leave the kind of evaluation out.")
-    if not {"mlp_in", "mlp_mid"} & set(plan.policy.used_sites()):
-        raise UserError(f"{plan.policy.title} masks no MLP, so there is nothing to record.")
-    if plan.policy.looks_at_cache:
-        raise UserError(
-            f"The masks of {plan.policy.title} depend on the cache; measure it at each size instead."
-        )
+    policy = plan.policy
+    if not isinstance(policy, Policy) or not {"mlp_in", "mlp_mid"} & set(policy.used_sites()):
+        raise UserError(f"{policy.title} masks no MLP, so there is nothing to record.")
+    if policy.looks_at_cache:
+        raise UserError(f"The masks of {policy.title} depend on the cache; measure it at each size instead.")
     cell = laboratory.resolve(plan)
     subject = laboratory.subject(plan.model, plan.evaluation.dtype)
     windows = laboratory.reference(subject, plan.evaluation).windows
-    reading = Reading(subject.engine.anatomy, plan.policy)
+    reading = Reading(subject.engine.anatomy, policy)
     curves: dict[Key, MissCurve] = {}
     clock = Clock(len(windows))
     for index in range(len(windows)):
         checkpoint()
         ids = windows.ids[index : index + 1].to(subject.loaded.model.device)
         watch = _Watch(curves)
-        _, read = subject.engine.hidden_states(plan.policy, ids, sequences=(index,), watch=watch)
+        _, read = subject.engine.hidden_states(policy, ids, sequences=(index,), watch=watch)
         reading.merge(read)
         clock.window_done()
         left = clock.seconds_left()
         folder.log().append("progress", cell=cell.id, done=clock.done, total=clock.total, seconds_left=left)
-        report(Progress(f"recording {plan.policy.name}", clock.done, clock.total, left))
+        report(Progress(f"recording {policy.name}", clock.done, clock.total, left))
     info = RecordingInfo(
         path=laboratory.home.root,
         cell_id=cell.id,

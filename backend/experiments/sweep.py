@@ -24,8 +24,8 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from backend.errors import UserError
 from backend.experiments.evaluations import Evaluation, FidelityEvaluation, make_evaluation
+from backend.methods import Method, make_method
 from backend.settings import Settings
-from backend.sparsity import Policy, make_policy
 
 MAX_CELLS = 10_000
 
@@ -35,7 +35,7 @@ class Plan:
     """One cell before its model and text are known by their hashes."""
 
     model: str
-    policy: Policy
+    policy: Method
     evaluation: Evaluation
 
 
@@ -117,7 +117,7 @@ class Sweep(Settings):
                 f"The sweep has {len(models) * len(policies):,} cells; at most {MAX_CELLS:,} are run."
             )
         for policy in policies:
-            self.evaluation.check(policy)
+            self.evaluation.admit(policy)
         unique = {(model, policy.name, policy): None for model in models for policy in policies}
         return [Plan(model, policy, self.evaluation) for model, _, policy in unique]
 
@@ -144,10 +144,10 @@ def _policy_entry(policy: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {"method": policy, **{key: [value] for key, value in settings.items()}}
 
 
-def _expand(entry: dict[str, Any]) -> list[Policy]:
+def _expand(entry: dict[str, Any]) -> list[Method]:
     """Return one policy for each combination of an entry's listed values."""
     if "method" not in entry:
         raise UserError(f"A policy of the sweep has no 'method' (it says {entry}).")
     axes = {key: value if isinstance(value, list | tuple) else [value] for key, value in entry.items()}
     combined = (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
-    return [make_policy(str(settings.pop("method")), settings) for settings in combined]
+    return [make_method(str(settings.pop("method")), settings) for settings in combined]

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from backend.figures.palette import STYLES, Style, beside_style, style_of
-from backend.sparsity import METHODS
+from backend.methods import every_method
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,9 @@ def curves(points: pd.DataFrame) -> list[Curve]:
         Curve(policy, variant, points.iloc[sorted(rows, key=density.__getitem__)], swept, precision)
         for (policy, variant, swept, precision), rows in groups.items()
     ]
-    order = {name: index for index, name in enumerate([*STYLES, *(n for n in METHODS if n not in STYLES)])}
+    order = {
+        name: index for index, name in enumerate([*STYLES, *(n for n in every_method() if n not in STYLES)])
+    }
     return sorted(
         found,
         key=lambda c: (order.get(c.policy, len(order)), c.policy, not c.swept, c.variant, c.precision),
@@ -105,7 +107,8 @@ def dense_point(points: pd.DataFrame) -> pd.Series | None:
 
 def title_of(policy: str) -> str:
     """Return a method's name for people; one that is no longer registered keeps its own."""
-    return METHODS[policy].title if policy in METHODS else policy
+    methods = every_method()
+    return methods[policy].title if policy in methods else policy
 
 
 @lru_cache(maxsize=100_000)
@@ -121,7 +124,8 @@ def point_label(policy: str, settings: str) -> str:
 @lru_cache(maxsize=100_000)
 def _variant(policy: str, settings: str) -> tuple[str, bool]:
     said: dict[str, Any] = json.loads(settings)
-    sweep = METHODS[policy].sweep_setting if policy in METHODS else None
+    methods = every_method()
+    sweep = methods[policy].sweep_setting if policy in methods else None
     swept = sweep is not None and said.pop(sweep, None) is not None
     if not swept:
         return "own settings", False
@@ -131,9 +135,10 @@ def _variant(policy: str, settings: str) -> tuple[str, bool]:
 
 def _is_default(policy: str, key: str, value: Any) -> bool:
     """Tell whether a setting that is no sweep setting says nothing new."""
-    if policy not in METHODS or key == METHODS[policy].sweep_setting:
+    methods = every_method()
+    if policy not in methods or key == methods[policy].sweep_setting:
         return False
-    return any(field.name == key and field.default == value for field in METHODS[policy].describe())
+    return any(field.name == key and field.default == value for field in methods[policy].describe())
 
 
 def _short(value: Any) -> str:

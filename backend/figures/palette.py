@@ -72,7 +72,7 @@ def beside_style(style: Style) -> Style:
 
 def _further_styles() -> dict[str, Style]:
     """Give each registered method without a fixed style the next free one, in the registry's order."""
-    from backend.sparsity import METHODS
+    from backend.methods import every_method
 
     taken = set(STYLES.values())
     # Marker and colour turn at different speeds, so that neighbours differ in all three.
@@ -81,4 +81,4 @@ def _further_styles() -> dict[str, Style]:
         for turn, i in itertools.product(range(1, 8), range(7))
     )
     free = (style for style in every if style not in taken)
-    return dict(zip((name for name in METHODS if name not in STYLES), free, strict=False))
+    return dict(zip((name for name in every_method() if name not in STYLES), free, strict=False))

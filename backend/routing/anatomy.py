@@ -217,7 +217,8 @@ def _watched(decoder: Any, found: dict[int, _Found], ids: Tensor) -> tuple[Tenso
     for index, calls in said.items():
         if len(calls) != 1:
             raise UserError(
-                f"The router of layer {index} ran {len(calls)} times in one pass, not once; something bypasses it, so its experts cannot be chosen here."
+                f"The router of layer {index} ran {len(calls)} times in one pass, not once; something "
+                "bypasses it, so its experts cannot be chosen here."
             )
     return hidden, {index: calls[0] for index, calls in said.items()}
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from backend.errors import UserError
+from backend.methods import Method, add_method
 from backend.registry import Registry
-from backend.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,35 +128,16 @@ class Tally:
         return replace(self, part=self.part + other.part, whole=whole)
 
 
-class Policy(Settings):
+class Policy(Method):
     """A dynamic sparsity policy: which columns and neurons each token reads.
 
-    Class attributes are facts about the method; fields are its settings. Every mask is a boolean tensor
-    shaped as what it masks (True: kept), made per token; None keeps everything.
+    Every mask is a boolean tensor shaped as what it masks (True: kept), made per token; None keeps
+    everything.
     """
 
-    name: ClassVar[str]
-    """The method's name in the registry, the CLI and the store."""
-    title: ClassVar[str]
-    """Its name for people, as in legends."""
-    version: ClassVar[int] = 1
-    """Raised when the same settings give other results, so that stored cells are run again."""
-    summary: ClassVar[str]
-    """One sentence on what it does."""
-    equation: ClassVar[str]
-    """Its masks, in LaTeX."""
+    kind = "mask"
     density_formula: ClassVar[str]
     """Its MLP density by its settings, in LaTeX."""
-    paper: ClassVar[str]
-    """Where it comes from, with the arXiv number; "" for a control."""
-    limits: ClassVar[str] = ""
-    """What to keep in mind when its numbers are read."""
-    label_free: ClassVar[bool] = True
-    """It does not look at the token being predicted."""
-    realisable: ClassVar[bool] = True
-    """Its mask costs less than it saves; one that needs what it skips is an oracle."""
-    looks_at_cache: ClassVar[bool] = False
-    """Its masks depend on what is in fast memory, so no one trace serves every cache size."""
     needs: ClassVar[frozenset[Projection]] = frozenset()
     """Projections computed before the neurons are chosen, and so read for all neurons."""
     uncharged: ClassVar[frozenset[Projection]] = frozenset()
@@ -165,13 +146,6 @@ class Policy(Settings):
     """What it drops at ``attn_out`` are whole heads, known beforehand: their queries are skipped too."""
     needs_prompt: ClassVar[bool] = False
     """It makes its masks of a prompt that runs dense; without one it keeps everything."""
-    sweep_setting: ClassVar[str | None] = None
-    """The setting that a sweep varies and a slider drags."""
-
-    @property
-    def how(self) -> Literal["measured", "oracle"]:
-        """How a quality figure of this policy was got: an oracle's is no measurement of a usable method."""
-        return "measured" if self.realisable and self.label_free else "oracle"
 
     @property
     def extra_reads(self) -> float:
@@ -246,14 +220,14 @@ class Policy(Settings):
 
 
 METHODS: Registry[type[Policy]] = Registry("method")
-"""Every method there is, by name."""
+"""Every mask policy there is, by name."""
 
 
 def method(policy: type[Policy]) -> type[Policy]:
     """Class decorator: register a policy under its ``name``."""
-    return METHODS.add(policy.name, policy)
+    return add_method(METHODS, policy)
 
 
 def make_policy(name: str, settings: dict[str, Any]) -> Policy:
-    """Return the policy called ``name`` with ``settings``; wrong ones raise ``UserError`` in a sentence."""
+    """Return the mask policy called ``name`` with ``settings``; wrong ones raise ``UserError``."""
     return METHODS[name].parse(settings, name)

@@ -9,13 +9,13 @@ from backend.figures.drawing import marks
 from backend.figures.findings import findings, within_budget
 from backend.figures.metrics import ALL, QUALITY
 from backend.figures.palette import COLOURS, DASHES, MARKERS
-from backend.sparsity import METHODS
+from backend.methods import every_method
 from tests.figures.conftest import Sample
 
 
 def test_every_method_has_a_look_of_its_own() -> None:
-    styles = [style_of(name) for name in METHODS]
-    assert len({(s.colour, s.marker, s.dash) for s in styles}) == len(METHODS)
+    styles = [style_of(name) for name in every_method()]
+    assert len({(s.colour, s.marker, s.dash) for s in styles}) == len(every_method())
     assert style_of("dip").colour == "#0072B2"
     assert {s.colour for s in styles} <= set(COLOURS)
     assert set(MARKERS) == set(marks.MARKERS)
@@ -24,7 +24,7 @@ def test_every_method_has_a_look_of_its_own() -> None:
 
 def test_a_new_method_gets_a_free_look(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("new_one", "new_two"):
-        monkeypatch.setitem(METHODS._entries, name, METHODS["random"])
+        monkeypatch.setitem(every_method()._entries, name, every_method()["random"])
     new = [style_of("new_one"), style_of("new_two")]
     assert len({*new, *STYLES.values()}) == 2 + len(STYLES)
 

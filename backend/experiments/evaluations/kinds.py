@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
+from backend.errors import UserError
+from backend.methods import Method, every_method
 from backend.registry import Registry
 from backend.settings import Settings, setting
 from backend.sparsity.policy import Policy
@@ -46,6 +48,8 @@ class Evaluation(Settings):
     """Its name in sweep files and in the store."""
     version: ClassVar[int] = 1
     """Raised when the same settings give other results, so that stored cells are run again."""
+    takes: ClassVar[type[Method]] = Policy
+    """The kind of methods that can be evaluated this way: mask policies, or routing policies."""
     on_this_machine: ClassVar[bool] = False
     """Its results hold for the machine that made them: the machine is part of a cell's id."""
 
@@ -59,16 +63,27 @@ class Evaluation(Settings):
         """How many outcomes a cell yields, one after the other: the grain of progress and of cancelling."""
         raise NotImplementedError
 
-    def check(self, policy: Policy) -> None:
-        """Raise ``UserError`` if a policy cannot be evaluated this way."""
+    def admit(self, method: Method) -> None:
+        """Raise ``UserError`` if a method cannot be evaluated this way: its kind, or its settings."""
+        if not isinstance(method, self.takes):
+            others = [name for name, kind in EVALUATIONS.items() if isinstance(method, kind.takes)]
+            fitting = [name for name, other in every_method().items() if issubclass(other, self.takes)]
+            raise UserError(
+                f"{method.title} cannot be evaluated by {self.kind}, which takes {', '.join(fitting[:3])} … "
+                f"and their like; give the evaluation a kind for it ({', '.join(others)})."
+            )
+        self.check(method)
 
-    def outcomes(self, laboratory: Laboratory, model: str, policy: Policy) -> Iterator[Outcome]:
+    def check(self, policy: Any) -> None:
+        """Raise ``UserError`` if a policy of the right kind cannot be evaluated this way."""
+
+    def outcomes(self, laboratory: Laboratory, model: str, policy: Any) -> Iterator[Outcome]:
         """Run a cell step by step; between two steps the model is dense and untouched.
 
         Args:
             laboratory: Models and texts.
             model: Catalog name, hub id or folder.
-            policy: The policy.
+            policy: The policy, of the kind that it takes.
 
         Yields:
             The growing result, ``steps`` times.

@@ -41,13 +41,14 @@ def _record(store: Store, run_id: str) -> RunRecord | None:
 
 def _seeds(spec: dict[str, Any]) -> dict[str, int | None]:
     """Return the seeds of a run's methods that draw, the default where none was set."""
-    from backend.sparsity import METHODS
+    from backend.methods import every_method
 
+    methods = every_method()
     seeds: dict[str, int | None] = {}
     for policy in spec.get("policies") or ():
         named = policy.get("method")
         for method in named if isinstance(named, list) else [named]:
-            if method in METHODS and "seed" in METHODS[method].model_fields:
-                chosen = policy.get("seed", METHODS[method].model_fields["seed"].default)
+            if method in methods and "seed" in methods[method].model_fields:
+                chosen = policy.get("seed", methods[method].model_fields["seed"].default)
                 seeds[method] = chosen if isinstance(chosen, int) else None
     return seeds

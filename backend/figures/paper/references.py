@@ -19,20 +19,20 @@ def methods_of(figure: PaperFigure) -> list[str]:
     A series says its method in its name ("dip_ca[gamma=0.3]"); a figure whose series do not, as a heat map,
     says its methods in its provenance.
     """
-    from backend.sparsity import METHODS
+    from backend.methods import every_method
 
     named: dict[str, None] = {}
     for panel in to_page(figure).panels:
         found = [re.split(r"[\[ ]", series.name)[0] for series in panel.spec.series]
         named |= dict.fromkeys([*found, *panel.spec.provenance.methods])
-    return [name for name in named if name in METHODS]
+    return [name for name in named if name in every_method()]
 
 
 def papers_of(method: str) -> list[str]:
     """Return the arXiv numbers of a registered method's papers."""
-    from backend.sparsity import METHODS
+    from backend.methods import every_method
 
-    return _ARXIV.findall(METHODS[method].paper)
+    return _ARXIV.findall(every_method()[method].paper)
 
 
 @cache
