@@ -1,5 +1,11 @@
 """Device profiles and the memory-bound simulator: how fast a policy would run on a phone. Free of torch."""
 
+from backend.devices.expert_simulator import (
+    EXPERT_BITS,
+    ExpertSimulation,
+    ExpertSimulator,
+    ExpertSimulatorSettings,
+)
 from backend.devices.flash import Flash
 from backend.devices.footprint import Footprint, Precision, footprint
 from backend.devices.hit_curves import HitCurve, HitLaw
@@ -12,6 +18,7 @@ from backend.devices.hooks import (
     policy_keeps,
     recorded_hooks,
 )
+from backend.devices.moe_shapes import MOE_SHAPES, MoEShape, find_moe_shape
 from backend.devices.options import SimulatorSettings
 from backend.devices.outcome import PARTS, DramCurve, Replay, Simulation
 from backend.devices.profiles import DEVICES, DeviceProfile
@@ -22,16 +29,22 @@ from backend.devices.simulator import Simulator
 
 __all__ = [
     "DEVICES",
+    "EXPERT_BITS",
+    "MOE_SHAPES",
     "PARTS",
     "SHAPES",
     "DeviceProfile",
     "DramCurve",
+    "ExpertSimulation",
+    "ExpertSimulator",
+    "ExpertSimulatorSettings",
     "Flash",
     "Footprint",
     "HitCurve",
     "HitLaw",
     "Hook",
     "HookSite",
+    "MoEShape",
     "ModelShape",
     "Precision",
     "RecordedHook",
@@ -41,6 +54,7 @@ __all__ = [
     "SimulatorSettings",
     "assumed_hooks",
     "bandwidth_share",
+    "find_moe_shape",
     "find_shape",
     "footprint",
     "masked_linears",
