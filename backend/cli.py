@@ -291,7 +291,9 @@ def simulate_experts(
     dram_gb: Annotated[
         float | None, typer.Option("--dram-gb", help="In place of slots: the memory for all, GB.")
     ] = None,
-    miss_rate: Annotated[float | None, typer.Option(help="Share of the experts used that are missing.")] = None,
+    miss_rate: Annotated[
+        float | None, typer.Option(help="Share of the experts used that are missing.")
+    ] = None,
     trace: Annotated[
         Path | None, typer.Option(help="In place of a miss rate: a routing trace (route_trace v1, CSV).")
     ] = None,
@@ -346,6 +348,52 @@ def misscurve(
     for slots, rate in curve.miss_rates().items():
         print(f"{slots:>6} slots  miss rate {rate:.4f}")
     print(f"{curve.accesses} accesses, {curve.first_uses} compulsory misses.")
+
+
+@app.command()
+@sentences
+def import_trace(
+    trace: Annotated[Path, typer.Argument(help="A routing trace (route_trace v1, CSV).")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep a routing trace, so that the page Mixture of experts and figures can show it."""
+    from backend.experiments import routing_records
+    from backend.residency import RoutingRecord
+    from backend.residency.route_trace import read_bytes
+
+    at = Home.resolve(home)
+    id = routing_records.import_trace(at, trace.name, read_bytes(trace))
+    kept = RoutingRecord.load(routing_records.find_routing(at, id).path)
+    record = {
+        "routing": id, "name": trace.name, "layers": len(kept.layers), "experts": kept.experts,
+        "experts_per_token": kept.experts_per_token, "tokens": kept.tokens,
+    }  # fmt: skip
+    _print_record(record, as_json)
+
+
+@app.command()
+@sentences
+def export_trace(
+    routing: Annotated[str, typer.Argument(help="A cell's id, or an imported trace's name.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The CSV to write.")],
+    slots: Annotated[
+        int | None, typer.Option(help="Say what a cache of so many experts a layer held.")
+    ] = None,
+    eviction: Annotated[str, typer.Option(help="That cache's rule: lru, lfu, random or belady.")] = "lru",
+    home: HomeOption = None,
+) -> None:
+    """Write a stored routing as a trace (route_trace v1, CSV) that other tools read."""
+    from backend.experiments.routing_records import find_routing
+    from backend.residency import RoutingRecord, route_trace_lines
+
+    record = RoutingRecord.load(find_routing(Home.resolve(home), routing).path)
+    lines = list(route_trace_lines(record, slots, eviction))  # type: ignore[arg-type]
+    try:
+        output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"The trace cannot be written to {output} ({error.strerror}).") from error
+    print(f"{record.tokens_kept} tokens of {len(record.layers)} layers are written to {output}.")
 
 
 @app.command()

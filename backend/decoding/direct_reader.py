@@ -77,7 +77,9 @@ class DirectReader:
             except OSError as error:
                 raise UserError(f"The expert store {self.path} cannot be read ({error.strerror}).") from error
             if got <= 0:
-                raise UserError(f"The expert store {self.path} is cut off; delete it, and it is written again.")
+                raise UserError(
+                    f"The expert store {self.path} is cut off; delete it, and it is written again."
+                )
             done += got
         if self.bypass == "posix_fadvise":
             os.posix_fadvise(self._file, offset, len(buffer), os.POSIX_FADV_DONTNEED)
@@ -105,16 +107,18 @@ def _open(path: Path, direct: bool) -> tuple[int, Bypass]:
         return file, "posix_fadvise"
     os.close(file)
     raise UserError(
-        "This system offers no way past its page cache (O_DIRECT, F_NOCACHE, posix_fadvise), so loads from disk "
-        "cannot be timed; direct=false reads through the cache, and says so."
+        "This system offers no way past its page cache (O_DIRECT, F_NOCACHE, posix_fadvise), so loads from "
+        "disk cannot be timed; direct=false reads through the cache, and says so."
     )
 
 
 def _lies_in_memory(path: Path) -> bool:
-    """Tell whether a file is on a memory file system: newer ones take O_DIRECT, and read memory all the same."""
+    """Tell whether a file is on a memory file system: they may take O_DIRECT, and read memory."""
     import psutil
 
-    held = [part for part in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(part.mountpoint)]
+    held = [
+        part for part in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(part.mountpoint)
+    ]
     return bool(held) and max(held, key=lambda part: len(part.mountpoint)).fstype in ("tmpfs", "ramfs")
 
 

@@ -1,8 +1,8 @@
 """The file of an expert store: every routed expert as one record, which one read brings into memory.
 
-Layout: a header of JSON, padded to 4096 bytes; then the records, layer by layer, expert by expert. A record is
-the expert's parts one after the other (gate and up, down, biases; the bundling of arXiv 2312.11514 for whole
-experts), padded to a multiple of 4096 bytes, so that direct reads fit.
+Layout: a header of JSON, padded to 4096 bytes; then the records, layer by layer, expert by expert. A record
+is the expert's parts one after the other (gate and up, down, biases; the bundling of arXiv 2312.11514 for
+whole experts), padded to a multiple of 4096 bytes, so that direct reads fit.
 
 The file's name is the hash of what it holds. It is written beside its place and moved there when it is whole;
 what an interrupted writer left is compared with the model and continued.
@@ -104,8 +104,8 @@ def store_experts(
         _sync_folder(folder)
     except OSError as error:
         raise UserError(
-            f"The experts cannot be written to {folder} ({error.strerror}; {file.bytes / 1e9:.2f} GB in all); make "
-            "room or name another home with --home. What was written is continued."
+            f"The experts cannot be written to {folder} ({error.strerror}; {file.bytes / 1e9:.2f} GB in "
+            "all); make room or name another home with --home. What was written is continued."
         ) from error
     return file
 
@@ -123,8 +123,8 @@ def verify(layers: Sequence[ExpertLayer], file: ExpertFile, reader: DirectReader
                 reader.read(view, records.at(expert))
             if buffer[:] != _record(layer, expert, records.stride):
                 raise UserError(
-                    f"The expert store {file.path} does not hold this model's weights; delete it, and it is written "
-                    "again."
+                    f"The expert store {file.path} does not hold this model's weights; delete it, and it is "
+                    "written again."
                 )
 
 
@@ -134,7 +134,11 @@ def _described(layers: Sequence[ExpertLayer], identity: str) -> dict[str, Any]:
         "identity": identity,
         "dtype": str(layers[0].dtype),
         "layers": [
-            {"name": layer.name, "experts": layer.experts, "parts": {p: list(s) for p, s in layer.shapes.items()}}
+            {
+                "name": layer.name,
+                "experts": layer.experts,
+                "parts": {p: list(s) for p, s in layer.shapes.items()},
+            }
             for layer in layers
         ],
     }

@@ -1,9 +1,9 @@
 """Times decoding with experts loaded from disk, in turns with the same model all in memory.
 
-Three sides decode the same text in turns of eight tokens: the *store* with its few slots, under the policy that
-is measured; *resident*, the same arithmetic with every expert in memory and the model's own routing, so that
-their difference is what loading costs; and *stock*, transformers' own experts. The store reads its prompt token
-by token, so that its caches are warm as they would be, whatever the policy looks at.
+Three sides decode the same text in turns of eight tokens: the *store* with its few slots, under the policy
+that is measured; *resident*, the same arithmetic with every expert in memory and the model's own routing, so
+that their difference is what loading costs; and *stock*, transformers' own experts. The store reads its
+prompt token by token, so that its caches are warm as they would be, whatever the policy looks at.
 """
 
 from __future__ import annotations
@@ -105,9 +105,10 @@ class StoreLatency:
 
     @property
     def windows(self) -> dict[str, list[float]]:
-        """Each round's median milliseconds a token on each side, and the store's speed of the resident one's."""
+        """Each round's median milliseconds a token of each side, and the store's speed of the resident's."""
         store, resident, stock = (
-            [_median_ms(getattr(each, side)) for each in self.rounds] for side in ("store", "resident", "stock")
+            [_median_ms(getattr(each, side)) for each in self.rounds]
+            for side in ("store", "resident", "stock")
         )
         return {
             "ms_per_token_median": store,
@@ -211,8 +212,8 @@ def measure_store(
             try:
                 if settings.direct and store.bypass == "none":
                     raise UserError(
-                        f"{file.path.parent} lies in memory (tmpfs), so nothing can be loaded from disk there; name a "
-                        "home on a disk with --home."
+                        f"{file.path.parent} lies in memory (tmpfs), so nothing can be loaded from disk "
+                        "there; name a home on a disk with --home."
                     )
                 sides = [
                     DecodedSide(model, lambda store=store: _under(store, routing)),  # type: ignore[misc]
@@ -297,8 +298,8 @@ def check_arithmetic(running: AllResident, layers: Sequence[ExpertLayer]) -> Non
         tolerance = 1e-4 if layer.dtype == torch.float32 else 3e-2
         if not torch.allclose(got, expected, rtol=0, atol=tolerance * float(expected.abs().max())):
             raise UserError(
-                f"The experts of layer {layer.name} compute something that the store does not know, so it would "
-                "give other logits; please report the model's name."
+                f"The experts of layer {layer.name} compute something that the store does not know, so it "
+                "would give other logits; please report the model's name."
             )
 
 

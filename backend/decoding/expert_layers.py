@@ -90,8 +90,8 @@ def find_expert_layers(model: Any) -> tuple[ExpertLayer, ...]:
             foreign = True
     if not found and foreign:
         raise UserError(
-            f"The experts of {family} do not run through transformers' experts interface, so no store can stand "
-            "in for them; use a model of the Mixtral, Qwen MoE, OLMoE, DeepSeek or Granite MoE kind."
+            f"The experts of {family} do not run through transformers' experts interface, so no store can "
+            "stand in for them; use a model of the Mixtral, Qwen MoE, OLMoE, DeepSeek or Granite MoE kind."
         )
     if not found:
         raise UserError(f"{family} has no routed experts, so there is nothing to load from a store.")
@@ -101,8 +101,8 @@ def find_expert_layers(model: Any) -> tuple[ExpertLayer, ...]:
             raise UserError(f"The experts of {family} are quantised; a store takes plain weights only.")
         if weight.device.type != "cpu":
             raise UserError(
-                f"The experts of {family} lie on {weight.device.type}; a store loads them into this machine's "
-                "memory: choose device cpu."
+                f"The experts of {family} lie on {weight.device.type}; a store loads them into this "
+                "machine's memory: choose device cpu."
             )
     return tuple(found)
 

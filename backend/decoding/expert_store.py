@@ -1,4 +1,4 @@
-"""A store of experts: the routed experts of a model lie in a file, C of a layer's N are in memory, misses load.
+"""A store of experts: a model's routed experts lie in a file, C of a layer's N are in memory, misses load.
 
 It stands in for the experts through transformers' ``ExpertsInterface``, so that attention, routers, shared
 experts and everything else run as the model has them, and the time of a token under a cache limit is measured
@@ -68,8 +68,8 @@ class RunningExperts:
         if any(layer.module.config._experts_implementation != INTERFACE for layer in self._layers):
             self.__exit__()
             raise UserError(
-                f"transformers does not let the experts of {type(self._model).__name__} be replaced, so no store "
-                "can stand in for them."
+                f"transformers does not let the experts of {type(self._model).__name__} be replaced, so no "
+                "store can stand in for them."
             )
         return self
 
@@ -129,8 +129,8 @@ class ExpertStore(RunningExperts):
         trace: With ``keep_trace``, each layer's selections, token by token, r_1 first; with it off, empty.
 
     Raises:
-        UserError: Fewer slots than a token uses, an eviction that needs the future, no memory for the slots, or
-            a file that cannot be read.
+        UserError: Fewer slots than a token uses, an eviction that needs the future, no memory for the slots,
+            or a file that cannot be read.
     """
 
     def __init__(
@@ -151,8 +151,8 @@ class ExpertStore(RunningExperts):
         needed = experts_per_token(model)
         if needed is not None and slots < needed:
             raise UserError(
-                f"{slots} slots cannot hold the {needed} experts that a token of this model uses in a layer; give "
-                f"it at least {needed}."
+                f"{slots} slots cannot hold the {needed} experts that a token of this model uses in a "
+                f"layer; give it at least {needed}."
             )
         self._keep_trace = keep_trace
         self._reader = DirectReader(file.path, direct=direct)
@@ -166,7 +166,9 @@ class ExpertStore(RunningExperts):
             for i, records in enumerate(groups)
         ]
         counts = [layer.experts for layer in layers]
-        self._first_entry = [0] * len(counts) if scope == "per-layer" else np.cumsum([0, *counts[:-1]]).tolist()
+        self._first_entry = (
+            [0] * len(counts) if scope == "per-layer" else np.cumsum([0, *counts[:-1]]).tolist()
+        )
         self._steps: list[ExpertStep] = []
         for layer in layers:
             held = self._set_of(layer.index)

@@ -76,7 +76,9 @@ class ResidentExperts:
         readers: ThreadPoolExecutor | None = None,
     ) -> None:
         self._reader, self._readers = reader, readers
-        self._offsets = np.concatenate([each.offset + np.arange(each.experts) * each.stride for each in records])
+        self._offsets = np.concatenate(
+            [each.offset + np.arange(each.experts) * each.stride for each in records]
+        )
         self._lengths = np.repeat([each.stride for each in records], [each.experts for each in records])
         size = len(self._offsets)
         self.cache = OnlineCache(size, capacity, eviction, seed)
@@ -133,7 +135,8 @@ def _reserved(size: int) -> mmap.mmap:
     free = free_memory("cpu")
     if size > free:
         raise UserError(
-            f"The slots take {size / 1e9:.2f} GB of memory and {free / 1e9:.2f} GB are free; choose fewer slots."
+            f"The slots take {size / 1e9:.2f} GB of memory and {free / 1e9:.2f} GB are free; choose fewer "
+            "slots."
         )
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0)
     return mmap.mmap(-1, size, flags=flags)

@@ -6,6 +6,7 @@ from backend.devices.expert_simulator import (
     ExpertSimulator,
     ExpertSimulatorSettings,
 )
+from backend.devices.experts import ExpertTime, expert_time
 from backend.devices.flash import Flash
 from backend.devices.footprint import Footprint, Precision, footprint
 from backend.devices.hit_curves import HitCurve, HitLaw
@@ -38,6 +39,7 @@ __all__ = [
     "ExpertSimulation",
     "ExpertSimulator",
     "ExpertSimulatorSettings",
+    "ExpertTime",
     "Flash",
     "Footprint",
     "HitCurve",
@@ -54,6 +56,7 @@ __all__ = [
     "SimulatorSettings",
     "assumed_hooks",
     "bandwidth_share",
+    "expert_time",
     "find_moe_shape",
     "find_shape",
     "footprint",

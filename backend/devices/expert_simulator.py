@@ -1,16 +1,16 @@
-"""A mixture of experts on a device, simulated: routed experts on Flash, a few slots for them in DRAM.
+"""A whole mixture of experts on a device, simulated: shape and bit widths give a token's bytes.
 
-``t_token = dense + K·t_expert + misses·(bytes/BW + seek)``: *dense* is everything that stays in memory
-(attention, shared experts, routers, dense MLPs, head, KV cache) read from DRAM, *t_expert* the DRAM time of one
-routed expert, *misses* the experts of a token that come from Flash. (arXiv 2412.00099 counts so; bit widths of
-experts as in EdgeMoE, arXiv 2308.14352: bytes only, quality is that of the weights that ran.)
+The time is :func:`backend.devices.experts.expert_time`; here stand what stays in memory (attention, shared
+experts, routers, dense MLPs, head, KV cache), what a routed expert takes, and how many fit. Bit widths of
+experts are those of EdgeMoE (arXiv 2308.14352) as bytes only: quality is that of the weights that ran.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from backend.devices.experts import ExpertTime, expert_time
 from backend.devices.flash import GB
 from backend.devices.moe_shapes import MoEShape, find_moe_shape
 from backend.devices.profiles import DEVICES, DeviceProfile
@@ -19,7 +19,7 @@ from backend.residency import MissCurve
 from backend.settings import Settings, setting
 
 EXPERT_BITS: dict[str, float] = {"fp32": 32, "fp16": 16, "int8": 8, "int4": 4}
-"""Usual precisions of experts, by name; int8 and int4 are read with 8 and 4 bits a weight, scales left out."""
+"""Usual precisions of experts, by name; int8 and int4 take 8 and 4 bits a weight, scales left out."""
 
 
 class ExpertSimulatorSettings(Settings):
@@ -27,14 +27,18 @@ class ExpertSimulatorSettings(Settings):
 
     expert_bits: float = setting(
         4,
-        "Bits of one weight of a routed expert: 32, 16, 8 or 4, or the mean where experts differ (EdgeMoE, arXiv "
-        "2308.14352). Bytes only: the quality is that of the weights that really ran.",
+        "Bits of one weight of a routed expert: 32, 16, 8 or 4, or the mean where experts differ (EdgeMoE, "
+        "arXiv 2308.14352). Bytes only: the quality is that of the weights that really ran.",
         unit="bits",
         gt=0,
         le=64,
     )
     resident_bits: float = setting(
-        4, "Bits of one weight of attention, shared experts, routers and dense MLPs.", unit="bits", gt=0, le=64
+        4,
+        "Bits of one weight of attention, shared experts, routers and dense MLPs.",
+        unit="bits",
+        gt=0,
+        le=64,
     )
     embedding_bits: float = setting(8, "Bits of one value of embedding and head.", unit="bits", gt=0, le=64)
     kv_bits: float = setting(8, "Bits of one value of the KV cache.", unit="bits", gt=0, le=64)
@@ -121,7 +125,7 @@ class ExpertSimulator:
     ) -> None:
         self.settings = settings or ExpertSimulatorSettings()
         profile = DEVICES[device] if isinstance(device, str) else device
-        self.device = profile.with_bandwidths(self.settings.dram_gb_per_s, self.settings.flash_gb_per_s)
+        self.device = _assumed(profile, self.settings)
         self.shape = find_moe_shape(shape) if isinstance(shape, str) else shape
 
     @property
@@ -148,8 +152,8 @@ class ExpertSimulator:
         if slots < shape.experts_per_token:
             least = (self.static_bytes + shape.experts_per_token * each) / GB
             raise UserError(
-                f"{dram_gb:g} GB do not hold what stays of {shape.name} and the {shape.experts_per_token} experts "
-                f"that a token uses in each layer; give it {least:.2f} GB or fewer bits."
+                f"{dram_gb:g} GB do not hold what stays of {shape.name} and the {shape.experts_per_token} "
+                f"experts that a token uses in each layer; give it {least:.2f} GB or fewer bits."
             )
         return min(slots, shape.experts)
 
@@ -170,7 +174,7 @@ class ExpertSimulator:
             )
         if not 0 <= miss_rate <= 1:
             raise UserError(f"A miss rate is a share from 0 to 1, not {miss_rate:g}.")
-        parts = self._seconds(miss_rate)
+        time = self._time(miss_rate)
         misses = miss_rate * self._accesses
         whole = shape.moe_layers * shape.experts * self.expert_bytes
         return ExpertSimulation(
@@ -178,13 +182,17 @@ class ExpertSimulator:
             miss_rate=miss_rate,
             misses_per_token=misses,
             flash_bytes_per_token=misses * self.expert_bytes,
-            tokens_per_s=1 / sum(parts.values()),
-            all_resident_tokens_per_s=1 / sum(self._seconds(0.0).values()),
-            no_cache_tokens_per_s=1 / sum(self._seconds(1.0).values()),
+            tokens_per_s=time.tokens_per_s,
+            all_resident_tokens_per_s=self._time(0.0).tokens_per_s,
+            no_cache_tokens_per_s=self._time(1.0).tokens_per_s,
             memory_gb=(self.static_bytes + shape.moe_layers * slots * self.expert_bytes) / GB,
             model_gb=(self.static_bytes + whole) / GB,
             expert_mb=self.expert_bytes / 1e6,
-            seconds_by_part=parts,
+            seconds_by_part={
+                "dense": time.dense_s,
+                "experts": time.experts_s,
+                "flash": time.seconds - time.dense_s - time.experts_s,
+            },
         )
 
     def along(self, curve: MissCurve, slots: int) -> ExpertSimulation:
@@ -195,11 +203,13 @@ class ExpertSimulator:
             slots: C.
 
         Raises:
-            UserError: The recording is of another number of experts, or uses more of them than there are slots.
+            UserError: The recording is of another number of experts, or uses more of them than there are
+            slots.
         """
         if curve.size != self.shape.experts:
             raise UserError(
-                f"The recording is of {curve.size} experts a layer, {self.shape.name} has {self.shape.experts}."
+                f"The recording is of {curve.size} experts a layer, {self.shape.name} has "
+                f"{self.shape.experts}."
             )
         if slots < curve.smallest:
             raise UserError(f"The recording uses {curve.smallest} experts a token; give it as many slots.")
@@ -219,19 +229,29 @@ class ExpertSimulator:
     def _kv_bytes(self) -> float:
         return self.shape.kv_values * self.settings.kv_bits / 8
 
-    def _seconds(self, miss_rate: float) -> dict[str, float]:
-        settings, device, shape = self.settings, self.device, self.shape
-        dram = device.dram_gb_per_s * GB
+    def _time(self, miss_rate: float) -> ExpertTime:
+        settings, shape = self.settings, self.shape
         head = (shape.embedding_weights + shape.hidden_size) * settings.embedding_bits / 8  # and one row
-        dense = (self._resident_bytes + head + settings.sequence_tokens / 2 * self._kv_bytes) / dram
-        experts = self._accesses * self.expert_bytes / dram
-        flash = device.flash
-        size = self.expert_bytes if settings.flash_by_read_size else float("inf")
-        latency_us = flash.latency_us if settings.flash_latency_us is None else settings.flash_latency_us
         misses = miss_rate * self._accesses
         # Less than one miss a layer means that some layers have none.
-        seeks = misses if settings.seeks == "per miss" else min(misses, float(shape.moe_layers))
-        loading = misses * self.expert_bytes / (flash.gb_per_s(size) * GB) + seeks * latency_us * 1e-6
-        if device.io_overlap if settings.overlap is None else settings.overlap:
-            loading = max(loading - dense - experts, 0.0)
-        return {"dense": dense, "experts": experts, "flash": loading}
+        together = min(misses, float(shape.moe_layers))
+        return expert_time(
+            self.device,
+            dense_bytes=self._resident_bytes + head + settings.sequence_tokens / 2 * self._kv_bytes,
+            used_bytes=self._accesses * self.expert_bytes,
+            missed_bytes=misses * self.expert_bytes,
+            misses=misses,
+            overlap=self.device.io_overlap if settings.overlap is None else settings.overlap,
+            seeks=together if settings.seeks == "per layer" else None,
+        )
+
+
+def _assumed(device: DeviceProfile, settings: ExpertSimulatorSettings) -> DeviceProfile:
+    """Return the device as the settings change it."""
+    device = device.with_bandwidths(settings.dram_gb_per_s, settings.flash_gb_per_s)
+    flash = device.flash
+    if not settings.flash_by_read_size:
+        flash = replace(flash, points=flash.points[-1:])
+    if settings.flash_latency_us is not None:
+        flash = replace(flash, latency_us=settings.flash_latency_us)
+    return replace(device, flash=flash)

@@ -111,7 +111,9 @@ class MoEShape:
 
 def _moe_layers(sizes: Mapping[str, Any], layers: int) -> int:
     """Return how many layers have experts: not the first dense ones, nor those a family leaves dense."""
-    left_out = set(sizes.get("mlp_only_layers") or ()) | set(range(int(sizes.get("first_k_dense_replace") or 0)))
+    left_out = set(sizes.get("mlp_only_layers") or ()) | set(
+        range(int(sizes.get("first_k_dense_replace") or 0))
+    )
     step = int(sizes.get("decoder_sparse_step") or 1)
     return sum(layer not in left_out and (layer + 1) % step == 0 for layer in range(layers))
 
@@ -175,8 +177,8 @@ def _register() -> None:
         "phi-3.5-moe": {**large, "num_local_experts": 16, "intermediate_size": 6400, "vocab_size": 32_064},
         "qwen3-30b-a3b": {
             "hidden_size": 2048, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128,
-            "num_hidden_layers": 48, "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768,
-            "vocab_size": 151_936,
+            "num_hidden_layers": 48, "num_experts": 128, "num_experts_per_tok": 8,
+            "moe_intermediate_size": 768, "vocab_size": 151_936,
         },
     }  # fmt: skip
     for name, config in configs.items():

@@ -1,7 +1,7 @@
 """A cache that is walked while a model runs: what each token loads and evicts, known as it happens.
 
-It is the cache of :func:`backend.residency.simulate` one step at a time, by the same compiled kernels, so that
-a store that really loads experts misses exactly what the simulation of its selections misses.
+It is the cache of :func:`backend.residency.simulate` one step at a time, by the same compiled kernels, so
+that a store that really loads experts misses exactly what the simulation of its selections misses.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class OnlineCache:
     def __init__(self, size: int, capacity: int, eviction: Eviction = "lru", seed: int = 0) -> None:
         if eviction == "belady":
             raise UserError(
-                "Belady's rule evicts what is needed last, which a cache that runs cannot know; choose lru, lfu "
-                "or random (a recorded trace can be walked with it: `misscurve --policy belady`)."
+                "Belady's rule evicts what is needed last, which a cache that runs cannot know; choose lru, "
+                "lfu or random (a recorded trace can be walked with it: `misscurve --policy belady`)."
             )
         self._rule = rule_code(eviction)
         if capacity < 1:
@@ -74,12 +74,18 @@ class OnlineCache:
 
         if len(members) > self.capacity:
             raise UserError(
-                f"A cache of {self.capacity} experts cannot serve a token that uses {len(members)}; give it at "
-                "least as many slots."
+                f"A cache of {self.capacity} experts cannot serve a token that uses {len(members)}; give it "
+                "at least as many slots."
             )
         self._before[:] = self.resident
         step_kernels.step(
-            members.astype(np.int32), self.resident, self._key, self.capacity, self._rule, self.batches, self.seed
+            members.astype(np.int32),
+            self.resident,
+            self._key,
+            self.capacity,
+            self._rule,
+            self.batches,
+            self.seed,
         )
         self.batches += 1
         loaded = members[self._before[members] == 0]

@@ -1,19 +1,22 @@
 """Reads expert-routing traces recorded on devices (``route_trace v1``), and their miss curves.
 
 The format is a CSV: a first line ``# route_trace v1``, comment lines with ``key=value`` pairs (``model``,
-``arch``, ``n_expert``; ``layer`` with ``expert_bytes``), a header line, and one row for each expert used:
-``turn, phase`` (0 prompt, 1 decode), ``step, layer, slot`` (the rank, from 0), ``expert, weight, residency,
-expert_bytes`` (0 on a hit). Slots and whole tokens of a layer may be missing. (Helldez/BigMoeOnEdge.)
+``arch``, ``n_expert``; ``layer`` with ``expert_bytes`` and ``dense_bytes``), a header line, and one row for
+each expert used: ``turn, phase`` (0 prompt, 1 decode), ``step, layer, slot`` (the rank, from 0), ``expert,
+weight, residency, expert_bytes`` (0 on a hit). Slots and whole tokens of a layer may be missing.
+(Helldez/BigMoeOnEdge.) Turns are one conversation; a comment ``cold_turns=0,2`` says which of them began with
+empty caches.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +28,12 @@ from backend.residency.trace import ExpertTrace
 
 FIRST_LINE = "# route_trace v1"
 NEEDED = ("phase", "step", "layer", "slot", "expert")
+COLD_TURNS = "cold_turns"
 MAX_BYTES = 64 * 2**20
 MAX_EXPERTS = 4096
 MAX_LAYERS = 1024
+MAX_ENTRIES = 2**18
+"""Layers × experts: what one cache for all of them is walked over."""
 
 Token = tuple[int, int, int]
 """Turn, phase, step: what orders the tokens."""
@@ -43,6 +49,9 @@ class RouteTrace:
         experts: N, the routed experts of a layer.
         expert_bytes: Bytes of one expert, by layer; empty if the trace does not say.
         chosen: For each layer and token (in order) its experts, r_1 first.
+        weights: Their router weights in the same places; empty if the trace does not give all.
+        dense_bytes: Bytes that every token reads in a layer, by layer; empty if the trace does not say.
+        cold_turns: Turns that began with empty caches, beside the first.
     """
 
     model: str
@@ -50,6 +59,9 @@ class RouteTrace:
     experts: int
     expert_bytes: dict[int, int]
     chosen: dict[int, dict[Token, tuple[int, ...]]]
+    weights: dict[int, dict[Token, tuple[float, ...]]] = field(default_factory=dict)
+    dense_bytes: dict[int, int] = field(default_factory=dict)
+    cold_turns: frozenset[int] = frozenset()
 
     @property
     def experts_per_token(self) -> int:
@@ -118,60 +130,132 @@ def read_route_trace(path: Path) -> RouteTrace:
     Raises:
         UserError: It is missing, larger than 64 MiB, or not what the format says; names the line.
     """
+    return parse_route_trace(path.name, read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return a trace's content.
+
+    Raises:
+        UserError: It is missing or larger than 64 MiB.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UserError(
-                f"The trace {path.name} is larger than {MAX_BYTES // 2**20} MiB; cut it to fewer tokens."
-            )
-        lines = path.read_text(encoding="utf-8").splitlines()
+            raise _too_large(path.name)
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"The trace {path} cannot be read ({error.strerror}).") from error
+
+
+def parse_route_trace(name: str, content: bytes) -> RouteTrace:
+    """Read the content of a ``route_trace v1`` file.
+
+    Args:
+        name: What it is called, for messages.
+        content: Its bytes.
+
+    Raises:
+        UserError: It is larger than 64 MiB, or not what the format says; names the line.
+    """
+    if len(content) > MAX_BYTES:
+        raise _too_large(name)
+    try:
+        lines = content.decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise UserError(f"The trace {path.name} is no text file; expected '{FIRST_LINE}'.") from error
+        raise UserError(f"The trace {name} is no text file; expected '{FIRST_LINE}'.") from error
     if not lines or lines[0].strip() != FIRST_LINE:
-        raise UserError(f"The file {path.name} is no routing trace: its first line is not '{FIRST_LINE}'.")
-    about, expert_bytes = _comments(lines)
-    chosen = _chosen(path.name, lines)
+        raise UserError(f"The file {name} is no routing trace: its first line is not '{FIRST_LINE}'.")
+    about, expert_bytes, dense_bytes = _comments(lines)
+    chosen, weights = _chosen(name, lines)
     seen = 1 + max(max(experts) for tokens in chosen.values() for experts in tokens.values())
-    stated = int(about["n_expert"]) if about.get("n_expert", "").isdigit() else seen
+    stated = _number(about.get("n_expert", ""), seen)
     if seen > stated:
-        raise UserError(f"The trace {path.name} uses expert {seen - 1}, but says that it has {stated}.")
-    return RouteTrace(about.get("model", ""), about.get("arch", ""), stated, expert_bytes, chosen)
+        raise UserError(f"The trace {name} uses expert {seen - 1}, but says that it has {stated}.")
+    if stated > MAX_EXPERTS or stated * len(chosen) > MAX_ENTRIES:
+        raise UserError(
+            f"The trace {name} says it has {stated:,} experts in each of {len(chosen):,} layers; at most "
+            f"{MAX_EXPERTS:,} a layer and {MAX_ENTRIES:,} in all can be."
+        )
+    return RouteTrace(
+        about.get("model", ""),
+        about.get("arch", ""),
+        stated,
+        expert_bytes,
+        chosen,
+        weights,
+        dense_bytes,
+        frozenset(_number(turn) for turn in about.get(COLD_TURNS, "").split(",")),
+    )
 
 
-def _comments(lines: list[str]) -> tuple[dict[str, str], dict[int, int]]:
+def _too_large(name: str) -> UserError:
+    return UserError(f"The trace {name} is larger than {MAX_BYTES // 2**20} MiB; cut it to fewer tokens.")
+
+
+def _number(text: str, otherwise: int = -1) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else otherwise
+
+
+def _comments(lines: list[str]) -> tuple[dict[str, str], dict[int, int], dict[int, int]]:
+    """Return what is said of the model, and bytes of an expert and of the rest by layer."""
     about: dict[str, str] = {}
-    expert_bytes: dict[int, int] = {}
+    sizes: dict[str, dict[int, int]] = {"expert_bytes": {}, "dense_bytes": {}}
     for line in lines[1:]:
         if line.startswith("#"):
             pairs = dict(word.split("=", 1) for word in line[1:].split() if "=" in word)
-            if pairs.get("layer", "").isdigit() and pairs.get("expert_bytes", "").isdigit():
-                expert_bytes[int(pairs["layer"])] = int(pairs["expert_bytes"])
-            else:
+            if (layer := _number(pairs.get("layer", ""))) < 0:
                 about |= pairs
-    return about, expert_bytes
+                continue
+            for name, by_layer in sizes.items():
+                if (size := _number(pairs.get(name, ""))) >= 0:
+                    by_layer[layer] = size
+    return about, sizes["expert_bytes"], sizes["dense_bytes"]
 
 
-def _chosen(name: str, lines: list[str]) -> dict[int, dict[Token, tuple[int, ...]]]:
-    slots: dict[int, dict[Token, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
-    for line, turn, phase, step, layer, slot, expert in _rows(name, lines):
-        used = slots[layer][turn, phase, step]
-        if slot in used or expert in used.values():
-            what = f"slot {slot}" if slot in used else f"expert {expert}"
+def _chosen(
+    name: str, lines: list[str]
+) -> tuple[dict[int, dict[Token, tuple[int, ...]]], dict[int, dict[Token, tuple[float, ...]]]]:
+    """Return experts and weights by layer and token; no weights unless every row has one."""
+    slots: dict[int, dict[Token, dict[int, tuple[int, float]]]] = defaultdict(lambda: defaultdict(dict))
+    weighed = True
+    for row in _rows(name, lines):
+        used = slots[row.layer][row.turn, row.phase, row.step]
+        if row.slot in used or any(row.expert == expert for expert, _ in used.values()):
+            what = f"slot {row.slot}" if row.slot in used else f"expert {row.expert}"
             raise UserError(
-                f"Line {line} of the trace {name} gives {what} of layer {layer}, step {step} a second time."
+                f"Line {row.line} of the trace {name} gives {what} of layer {row.layer}, step {row.step} a "
+                "second time."
             )
-        used[slot] = expert
+        used[row.slot] = row.expert, row.weight
+        weighed &= math.isfinite(row.weight)
     if not slots:
         raise UserError(f"The trace {name} has no rows.")
-    return {
-        layer: {token: tuple(used[slot] for slot in sorted(used)) for token, used in sorted(tokens.items())}
+    ordered = {
+        layer: {token: [used[slot] for slot in sorted(used)] for token, used in sorted(tokens.items())}
         for layer, tokens in sorted(slots.items())
     }
+    experts, weights = (
+        {
+            layer: {token: tuple(pair[i] for pair in pairs) for token, pairs in tokens.items()}
+            for layer, tokens in ordered.items()
+        }
+        for i in range(2)
+    )
+    return experts, weights if weighed else {}  # type: ignore[return-value]
 
 
-def _rows(name: str, lines: list[str]) -> Iterator[tuple[int, int, int, int, int, int, int]]:
-    """Yield line number, turn, phase, step, layer, slot, expert of each row."""
+class _Row(NamedTuple):
+    line: int
+    turn: int
+    phase: int
+    step: int
+    layer: int
+    slot: int
+    expert: int
+    weight: float
+
+
+def _rows(name: str, lines: list[str]) -> Iterator[_Row]:
     numbered = ((i, line) for i, line in enumerate(lines, 1) if line.strip() and not line.startswith("#"))
     _, header = next(numbered, (0, ""))
     columns = next(csv.reader([header]), [])
@@ -179,10 +263,12 @@ def _rows(name: str, lines: list[str]) -> Iterator[tuple[int, int, int, int, int
     if missing:
         raise UserError(f"The trace {name} has no column '{missing[0]}'; it needs {', '.join(NEEDED)}.")
     at = [columns.index(column) if column in columns else -1 for column in ("turn", *NEEDED)]
+    at_weight = columns.index("weight") if "weight" in columns else -1
     for i, line in numbered:
         cells = line.split(",")
         try:
             turn, phase, step, layer, slot, expert = (int(cells[c]) if c >= 0 else 0 for c in at)
+            weight = float(cells[at_weight] or "nan") if 0 <= at_weight < len(cells) else math.nan
         except (ValueError, IndexError) as error:
             raise UserError(
                 f"Line {i} of the trace {name} is not a row of numbers (it says '{line[:60]}')."
@@ -194,4 +280,4 @@ def _rows(name: str, lines: list[str]) -> Iterator[tuple[int, int, int, int, int
                 f"Line {i} of the trace {name} names layer {layer}, expert {expert}; at most {MAX_LAYERS} "
                 f"layers of {MAX_EXPERTS} experts can be."
             )
-        yield i, turn, phase, step, layer, slot, expert
+        yield _Row(i, turn, phase, step, layer, slot, expert, weight)

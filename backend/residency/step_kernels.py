@@ -260,9 +260,7 @@ def step(accessed: Any, resident: Any, key: Any, capacity: int, rule: int, clock
         flags[accessed[a]] = 1
     touch(key, members, count, rule, True, clock, np.empty(0, np.int32))
     no_scores = np.empty(0, np.int32)
-    update(
-        resident, key, members, count, flags, no_scores, capacity, rule, True, clock, seed, buffer
-    )
+    update(resident, key, members, count, flags, no_scores, capacity, rule, True, clock, seed, buffer)
 
 
 @compiled

@@ -93,7 +93,7 @@ def test_a_full_disk_is_said_and_nothing_half_written_is_used(layers, tmp_path, 
 
     with monkeypatch.context() as patched:
         patched.setattr(expert_file, "_replace", replace_until_full)
-        with pytest.raises(UserError, match="No space left on device.*continued"):
+        with pytest.raises(UserError, match=r"No space left on device.*continued"):
             store_experts(layers, tmp_path)
     assert not list(tmp_path.glob("*.experts"))
     assert store_experts(layers, tmp_path).path.stat().st_size == store_experts(layers, tmp_path).bytes

@@ -38,7 +38,9 @@ def file(layers, tmp_path_factory):
 def timed(model, layers, file, rounds=2, slots=5, **how):
     settings = StoreSettings(slots)
     return list(
-        measure_store(model, layers, file, IDS, settings, prompt=PROMPT, warm_up=WARM_UP, rounds=rounds, **how)
+        measure_store(
+            model, layers, file, IDS, settings, prompt=PROMPT, warm_up=WARM_UP, rounds=rounds, **how
+        )
     )
 
 

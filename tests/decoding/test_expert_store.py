@@ -11,8 +11,8 @@ from backend.decoding.expert_layers import experts_per_token, find_expert_layers
 from backend.decoding.expert_store import AllResident, ExpertStore
 from backend.errors import UserError
 from backend.residency import ExpertTrace, miss_curve_of, simulate
-from tests.moe_tiny import tiny_moe
 from tests.models_tiny import tiny_model
+from tests.moe_tiny import tiny_moe
 
 FAMILIES = ("qwen2_moe", "mixtral", "olmoe", "deepseek_v3", "granitemoe", "gpt_oss", "phimoe")
 IDS = torch.randint(3, 120, (1, 40), generator=torch.Generator().manual_seed(1))
@@ -133,7 +133,9 @@ def test_a_cache_of_all_experts_loads_each_once(qwen):
         qwen.logits()
         first = store.counters
         qwen.logits()
-    assert first.misses == sum(len({e for token in layer[: IDS.shape[1]] for e in token}) for layer in store.trace)
+    assert first.misses == sum(
+        len({e for token in layer[: IDS.shape[1]] for e in token}) for layer in store.trace
+    )
     assert (store.counters - first).misses == 0
     store.close()
 

@@ -89,6 +89,7 @@ def test_a_global_cache_holds_experts_of_all_layers(tmp_path):
         (HEADER + "0,0,-1,0,0,1,1,0,0", "Line 5 .* that cannot be"),
         (HEADER + "0,0,0,0,0,99999999,1,0,0", "names layer 0, expert 99999999"),
         (HEADER + "0,0,0,0,0,8,1,0,0", "uses expert 8, but says that it has 8"),
+        (HEADER.replace("n_expert=8", "n_expert=5000") + ROWS[0], "has 5,000 experts in each of 1 layers"),
         (HEADER + ROWS[0] + "\n" + ROWS[0], "gives slot 0 of layer 0, step 0 a second time"),
         (HEADER + ROWS[0] + "\n0,0,0,0,1,3,1,0,0", "gives expert 3 of layer 0, step 0 a second time"),
     ],
@@ -113,3 +114,19 @@ def test_missing_binary_and_huge_files_get_one_sentence(tmp_path, monkeypatch):
 def test_a_warm_start_without_decoded_tokens_is_refused(tmp_path):
     with pytest.raises(UserError, match="no decoded tokens"):
         miss_curve(write(tmp_path, HEADER + ROWS[0]), warm=True)
+
+
+def test_numbers_no_one_could_mean_are_not_taken(tmp_path):
+    digits = "9" * 5000
+    text = HEADER.replace("n_expert=8", f"n_expert={digits}").replace("=100", f"={digits}")
+    trace = read_route_trace(write(tmp_path, text + "\n".join(ROWS)))
+    assert (trace.experts, trace.expert_bytes) == (6, {})
+
+
+def test_weights_are_read_where_every_row_has_one(tmp_path):
+    trace = read_route_trace(write(tmp_path, HEADER + "\n".join(ROWS)))
+    assert trace.weights == {0: {(0, 0, 0): (0.6, 0.4), (0, 1, 1): (0.6, 0.4)}}
+    assert trace.dense_bytes == {0: 7}
+    lacking = read_route_trace(write(tmp_path, HEADER + ROWS[0] + "\n0,0,0,0,1,5,,0,100"))
+    assert lacking.weights == {}
+    assert lacking.chosen == {0: {(0, 0, 0): (3, 5)}}

@@ -18,8 +18,8 @@ def routed_experts(
     n: int, kind: int, ones: Floats, hidden: Floats, out: Floats, threads: int) -> None:  # fmt: skip
     """Compute one token's experts without copying their weights together.
 
-    Row s of ``gate_up`` holds [2n, d] weights from ``gate_up_at`` on (gate first), row s of ``down`` [d, n] from
-    ``down_at`` on; they may be one array. The threads share each expert's neurons, then the outputs.
+    Row s of ``gate_up`` holds [2n, d] weights from ``gate_up_at`` on (gate first), row s of ``down`` [d, n]
+    from ``down_at`` on; they may be one array. The threads share each expert's neurons, then the outputs.
 
     # slots, weights [K], x [d], ones [≥ 2n], hidden [≥ K, 2n], out [d]
     """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @evaluation_kind
 class ExpertStoreEvaluation(Evaluation):
-    """Batch-one decoding with experts loaded from disk, in turns with all of them in memory and with stock."""
+    """Batch-one decoding with experts loaded from disk, in turns with all in memory and with stock."""
 
     kind = "expert_store"
     on_this_machine = True
@@ -42,7 +42,9 @@ class ExpertStoreEvaluation(Evaluation):
         True, "Read past the operating system's page cache; off, a miss may be a copy in memory."
     )
     readers: int = setting(1, "Reads from disk under way at once.", ge=1, le=64)
-    prompt: int = setting(64, "Tokens of the prompt, which fill the caches and are not timed.", unit="tokens", ge=1)
+    prompt: int = setting(
+        64, "Tokens of the prompt, which fill the caches and are not timed.", unit="tokens", ge=1
+    )
     tokens: int = setting(
         128, "Tokens timed in each round, on each of the three sides.", unit="tokens", ge=FEWEST_TOKENS
     )
@@ -55,8 +57,8 @@ class ExpertStoreEvaluation(Evaluation):
     def _knows_no_future(cls, eviction: Any) -> Any:
         if eviction == "belady":
             raise ValueError(
-                "Belady's rule evicts what is needed last, which a store that runs cannot know; choose lru, lfu or "
-                "random"
+                "Belady's rule evicts what is needed last, which a store that runs cannot know; choose lru, "
+                "lfu or random"
             )
         return eviction
 
@@ -88,9 +90,7 @@ class ExpertStoreEvaluation(Evaluation):
             )
         layers = find_expert_layers(loaded.model)
         report = laboratory.report or (lambda message, share: None)
-        file = store_experts(
-            layers, laboratory.home.experts, f"{loaded.sha256} {self.dtype}", report
-        )
+        file = store_experts(layers, laboratory.home.experts, f"{loaded.sha256} {self.dtype}", report)
         windows = cut_windows(laboratory.text(self.text), loaded.tokenizer, 1, length)
         settings = StoreSettings(
             self._slots([layer.experts for layer in layers]),

@@ -1,0 +1,162 @@
+"""Quality against misses: what a routing that prefers cached experts costs, and Belady's bound."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from backend.figures.front import pareto_front
+from backend.figures.metrics import QUALITY
+from backend.figures.moe.grid import ORIGINAL, GridPoint
+from backend.figures.moe.origin import MEASURED
+from backend.figures.moe.policies import point_title, routing_title, strength_of
+from backend.figures.palette import FRONT, style_of
+from backend.figures.spec import Axis, Baseline, FigureSpec, How, Provenance, Series
+
+Cost = Literal["miss_rate", "misses_per_token", "miss_bytes_per_token"]
+COSTS: dict[Cost, tuple[str, str, float]] = {
+    "miss_rate": ("Miss rate", "% of experts used", 100.0),
+    "misses_per_token": ("Experts loaded", "per token, all layers", 1.0),
+    "miss_bytes_per_token": ("Loaded from Flash", "MB per token", 1e-6),
+}
+"""What a token's misses can be counted in: (name, unit, factor). Where K differs only bytes are fair."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A point of the figure.
+
+    Attributes:
+        point: What was measured.
+        cost: Its misses at the cache that the figure is of, in units of the axis.
+        exact: It does not look at the cache: its misses come from its record, at exactly that size.
+    """
+
+    point: GridPoint
+    cost: float
+    exact: bool
+
+
+def quality_figure(
+    placed: Sequence[Placed],
+    label: str,
+    *,
+    quality: str = "delta_nll",
+    cost: Cost = "miss_rate",
+    slots: int,
+    rule: str,
+    belady: float | None = None,
+    where: Provenance = MEASURED,
+) -> FigureSpec:
+    """Return quality against misses at one cache size.
+
+    Args:
+        placed: The points.
+        label: Whose routing it is.
+        quality: ``perplexity``, ``delta_nll``, ``kl`` or ``agreement``.
+        cost: What misses are counted in.
+        slots: C, in experts of one layer.
+        rule: The caches' rule, for people.
+        belady: The original routing's misses under Belady's rule, in units of the axis.
+        where: Where the numbers came from.
+    """
+    metric, (name, unit, _) = QUALITY[quality], COSTS[cost]
+    value = _reader(quality)
+    known = [each for each in placed if not math.isnan(value(each.point))]
+    series = [_series(policy, known, quality) for policy in dict.fromkeys(p.point.policy for p in known)]
+    front = _front(known, quality)
+    original = next((each for each in known if each.point.policy == ORIGINAL), None)
+    bounds = [Baseline(value=belady, label="Belady, original routing", axis="x")] if belady else []
+    if original is not None and quality != "delta_nll":
+        bounds.append(Baseline(value=value(original.point), label="Original routing"))
+    costs = [each.cost for each in known] + ([belady] if belady else [])
+    high = 1.05 * max(costs, default=1.0)
+    errors = any(each.point.delta_nll is not None for each in known)
+    how: tuple[How, ...] = ("measured",)
+    return FigureSpec(
+        title=f"{metric.label.replace('dense', 'the original routing')} against {name.lower()}, caches of "
+        f"{slots} experts, {label}",
+        x=Axis(label=name, unit=unit, better="lower", range=(0.0, high)),
+        y=Axis(label=_quality_label(quality), unit=metric.unit, better=metric.better),
+        series=(*((front,) if front else ()), *series),
+        baselines=tuple(bounds),
+        note=f"Measured, {rule} caches of {slots} experts a layer."
+        + (" Error bars: ± one standard error of the paired difference, over windows." if errors else "")
+        + (" Belady's line bounds every method that keeps the original routing." if belady else "")
+        + " Grey points are dominated.",
+        provenance=where.model_copy(update={"how": how}),
+    )
+
+
+def _quality_label(quality: str) -> str:
+    if quality == "kl":
+        return "KL(original‖re-routed)"
+    return QUALITY[quality].label.replace("dense", "the original routing")
+
+
+def _reader(quality: str) -> Callable[[GridPoint], float]:
+    return lambda point: point.values.get(quality, math.nan)
+
+
+def _front_flags(known: Sequence[Placed], quality: str) -> list[bool]:
+    value = _reader(quality)
+    return pareto_front(
+        [each.cost for each in known], [value(each.point) for each in known], QUALITY[quality].better
+    )
+
+
+def _front(known: Sequence[Placed], quality: str) -> Series | None:
+    value = _reader(quality)
+    best = [each for each, on in zip(known, _front_flags(known, quality), strict=True) if on]
+    if len(best) < 2:
+        return None
+    pairs = sorted((each.cost, value(each.point)) for each in best)
+    return Series(
+        name="front",
+        label="Pareto front",
+        style=FRONT,
+        kind="front",
+        x=tuple(x for x, _ in pairs),
+        y=tuple(y for _, y in pairs),
+    )
+
+
+def _series(policy: str, known: Sequence[Placed], quality: str) -> Series:
+    flags = _front_flags(known, quality)
+    value, metric = _reader(quality), QUALITY[quality]
+    chosen = [(each, on) for each, on in zip(known, flags, strict=True) if each.point.policy == policy]
+    strength = strength_of(policy)
+    chosen.sort(key=lambda pair: (_order(pair[0].point, strength), pair[0].cost))
+    swept = strength is not None and len(chosen) > 1
+    return Series(
+        name=policy,
+        label=routing_title(policy),
+        style=style_of(policy),
+        kind="line" if swept else "markers",
+        x=tuple(each.cost for each, _ in chosen),
+        y=tuple(value(each.point) for each, _ in chosen),
+        y_err=tuple(_error(each.point, quality) for each, _ in chosen),
+        ids=tuple(each.point.cell_id for each, _ in chosen),
+        details=tuple(
+            f"{point_title(each.point)}\n{metric.label}: "
+            f"{metric.show(value(each.point), _error(each.point, quality))}\nMiss rate "
+            f"{each.point.miss_rate:.2%} with the cache it ran with"
+            for each, _ in chosen
+        ),
+        faded=tuple(not on for _, on in chosen),
+    )
+
+
+def _order(point: GridPoint, strength: str | None) -> float:
+    value = point.settings.get(strength or "", 0)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _error(point: GridPoint, quality: str) -> float | None:
+    """Return one standard error; perplexity's is that of the paired difference, on its own scale."""
+    spread = None if point.delta_nll is None else point.delta_nll.stderr
+    if quality == "perplexity":
+        return None if spread is None else point.values["perplexity"] * spread
+    return point.values.get(f"{quality}_stderr")

@@ -1,0 +1,127 @@
+"""Whose routing the page shows: a model that was measured on a text, or an imported trace."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+
+from backend.experiments.routing_records import RoutingInfo
+from backend.figures.moe.grid import ORIGINAL, GridPoint, grid_points
+
+DERIVED = {"smollm2-moe": "derived from SmolLM2-135M"}
+"""Models that were made from another one; said wherever their names stand."""
+
+
+@dataclass(frozen=True)
+class RoutingSource:
+    """One model, text and evaluation; or one imported trace.
+
+    Attributes:
+        label: Its name for people, each once.
+        model: The model's name; of a trace what its file says.
+        evaluation: How it was measured, as the cells say; empty for a trace.
+        infos: Its routing records by cell; of a trace a single one.
+        points: Its measured routings; none for a trace.
+        text: The text's name; "" for a trace.
+    """
+
+    label: str
+    model: str
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    infos: dict[str, RoutingInfo] = field(default_factory=dict)
+    points: tuple[GridPoint, ...] = ()
+    text: str = ""
+
+    @property
+    def imported(self) -> bool:
+        """Whether it is an imported trace: without λ, without quality."""
+        return any(info.imported for info in self.infos.values())
+
+    @property
+    def original(self) -> RoutingInfo | None:
+        """The record of the model's own routing, None if only others were recorded."""
+        if self.imported:
+            return next(iter(self.infos.values()))
+        own = [info for info in self.infos.values() if info.description["policy"] == ORIGINAL]
+        return own[0] if own else None
+
+    @property
+    def original_point(self) -> GridPoint | None:
+        """What the original routing measured, None if it was not."""
+        return next((point for point in self.points if point.policy == ORIGINAL), None)
+
+    def of(self, policy: str) -> list[GridPoint]:
+        """Return a policy's points."""
+        return [point for point in self.points if point.policy == policy]
+
+    @property
+    def policies(self) -> list[str]:
+        """Every policy that was measured, each once, the original first."""
+        names = dict.fromkeys(point.policy for point in self.points)
+        return sorted(names, key=lambda name: (name != ORIGINAL,))
+
+
+def model_label(name: str) -> str:
+    """Return a model's name, and what it was made from if it was made from another one."""
+    return f"{name} ({DERIVED[name]})" if name in DERIVED else name
+
+
+def routing_sources(rows: pd.DataFrame, infos: Iterable[RoutingInfo]) -> list[RoutingSource]:
+    """Return what can be shown: measured models first, those with most points first; then imported traces.
+
+    Args:
+        rows: What is stored, as :func:`backend.results.routing.routing_points` returns it.
+        infos: The routing records that are kept.
+    """
+    measured: dict[tuple[Any, ...], RoutingSource] = {}
+    traces: list[RoutingSource] = []
+    cells = {str(row["cell_id"]): row for _, row in rows.iterrows()}
+    for info in infos:
+        if info.imported:
+            traces.append(RoutingSource(f"{info.imported} (imported trace)", "", {}, {info.cell_id: info}))
+            continue
+        said = info.description
+        key = _key(said["model_sha256"], said["text_sha256"], said["evaluation"])
+        found = measured.setdefault(key, _source(said["model"], said["text"], said["evaluation"]))
+        found.infos[info.cell_id] = info
+    grouped: dict[tuple[Any, ...], list[str]] = {}
+    for cell, row in cells.items():
+        evaluation = json.loads(row["evaluation"])
+        key = _key(row["model_sha256"], row["text_sha256"], evaluation)
+        measured.setdefault(key, _source(row["model"], row["text"], evaluation))
+        grouped.setdefault(key, []).append(cell)
+    made = [
+        replace(source, points=tuple(grid_points(rows[rows["cell_id"].isin(grouped.get(key, []))])))
+        for key, source in measured.items()
+    ]
+    made.sort(key=lambda source: (-len(source.points), source.label))
+    return _apart([*made, *sorted(traces, key=lambda source: source.label)])
+
+
+def _key(model_sha256: str, text_sha256: str, evaluation: dict[str, Any]) -> tuple[Any, ...]:
+    return model_sha256, text_sha256, json.dumps(evaluation, sort_keys=True)
+
+
+def _source(model: str, text: str, evaluation: dict[str, Any]) -> RoutingSource:
+    asked = f"{int(evaluation.get('tokens', 0)):,} tokens in windows of {int(evaluation.get('window', 0)):,}"
+    dtype = evaluation.get("dtype", "float32")
+    label = f"{model_label(model)} · {text} · {asked}" + ("" if dtype == "float32" else f" · {dtype}")
+    return RoutingSource(label, model, evaluation, {}, (), text)
+
+
+def _apart(sources: list[RoutingSource]) -> list[RoutingSource]:
+    """Give sources of the same label different ones: by the record, or by a number."""
+    seen = Counter(source.label for source in sources)
+    made: list[RoutingSource] = []
+    count: Counter[str] = Counter()
+    for source in sources:
+        if seen[source.label] > 1:
+            count[source.label] += 1
+            source = replace(source, label=f"{source.label} #{count[source.label]}")
+        made.append(source)
+    return made
