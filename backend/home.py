@@ -10,6 +10,7 @@ from backend.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SEED = REPOSITORY / "data" / "seed"
+MOE = REPOSITORY / "data" / "moe"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,22 @@
 Importing this package imports neither torch nor transformers nor huggingface_hub: the functions do.
 """
 
-from backend.models.catalog import CATALOG, DEFAULT_MODEL, OTHER_SOURCES, CatalogEntry, WheelSource
+from backend.models.catalog import (
+    CATALOG,
+    DEFAULT_MODEL,
+    DERIVED_MOE,
+    OTHER_SOURCES,
+    CatalogEntry,
+    DerivedSource,
+    WheelSource,
+)
 
-__all__ = ["CATALOG", "DEFAULT_MODEL", "OTHER_SOURCES", "CatalogEntry", "WheelSource"]
+__all__ = [
+    "CATALOG",
+    "DEFAULT_MODEL",
+    "DERIVED_MOE",
+    "OTHER_SOURCES",
+    "CatalogEntry",
+    "DerivedSource",
+    "WheelSource",
+]

@@ -37,6 +37,24 @@ class WheelSource:
 
 
 @dataclass(frozen=True)
+class DerivedSource:
+    """A mixture of experts cut from a dense model of the catalog, with small files that lie in the repository.
+
+    Attributes:
+        base: The dense model's name in the catalog; it is fetched if need be.
+        folder: The small files' folder under ``data/moe``.
+        weights_sha256: Identity of the assembled weights: sha256 over the format, the sizes, and the sha256s of
+            the dense weights and of the small files. Other files are refused.
+    """
+
+    kind: ClassVar[str] = "derived"
+
+    base: str
+    folder: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
 class CatalogEntry:
     """A model that can be asked for by name.
 
@@ -50,7 +68,7 @@ class CatalogEntry:
 
     name: str
     title: str
-    source: WheelSource
+    source: WheelSource | DerivedSource
     licence: str
     notes: str
 
@@ -71,6 +89,7 @@ class OtherSource:
 
 
 DEFAULT_MODEL = "smollm2-135m"
+DERIVED_MOE = "smollm2-moe"
 
 CATALOG: Registry[CatalogEntry] = Registry("model")
 
@@ -94,6 +113,26 @@ CATALOG.add(
             "The weights were dequantised from Q4_1 (4-bit blocks with a scale and a minimum), the token "
             "embedding from Q8_0: the numbers are of these weights, not of the original release. "
             "SwiGLU, 30 layers, width 576, 1,536 neurons a layer, tied embeddings."
+        ),
+    ),
+)
+
+CATALOG.add(
+    DERIVED_MOE,
+    CatalogEntry(
+        name=DERIVED_MOE,
+        title="SmolLM2-MoE, derived from SmolLM2-135M",
+        source=DerivedSource(
+            base=DEFAULT_MODEL,
+            folder=DERIVED_MOE,
+            weights_sha256="94fafab3e9561398495db78f6c0ec604feb5b33093c025c09d57d2c0025a29d3",
+        ),
+        licence="Apache-2.0",
+        notes=(
+            "No pre-trained mixture of experts: derived from SmolLM2-135M. Each MLP's 1,536 neurons were cut into "
+            "a shared expert of 768 and 64 routed experts of 12, of which a token reads 16 (62.5 % of the neurons "
+            "on); routers and small low-rank corrections were distilled from the dense model. It runs as a stock "
+            "Qwen2-MoE with the dense model's tokenizer; docs/derived-moe.md says how it was made and what it costs."
         ),
     ),
 )

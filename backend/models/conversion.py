@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import UserError
-from backend.models.catalog import CatalogEntry
+from backend.models.catalog import CatalogEntry, WheelSource
 from backend.models.wheel import Progress, disk_errors, file_sha256, silent
 
 CONVERSION_VERSION = 1
@@ -63,9 +63,14 @@ def read_manifest(folder: Path, entry: CatalogEntry) -> Manifest | None:
         size = (folder / WEIGHTS).stat().st_size
     except (OSError, ValueError, TypeError):
         return None
-    current = (entry.name, CONVERSION_VERSION, entry.source.gguf_sha256, size)
+    current = (entry.name, CONVERSION_VERSION, _wheel(entry).gguf_sha256, size)
     made = (manifest.name, manifest.conversion_version, manifest.gguf_sha256, manifest.weights_bytes)
     return manifest if made == current else None
+
+
+def _wheel(entry: CatalogEntry) -> WheelSource:
+    assert isinstance(entry.source, WheelSource), f"{entry.name} comes from no wheel"
+    return entry.source
 
 
 def convert(gguf: Path, entry: CatalogEntry, folder: Path, progress: Progress = silent) -> Manifest:
@@ -99,8 +104,8 @@ def convert(gguf: Path, entry: CatalogEntry, folder: Path, progress: Progress = 
             manifest = Manifest(
                 name=entry.name,
                 conversion_version=CONVERSION_VERSION,
-                wheel_sha256=entry.source.wheel_sha256,
-                gguf_sha256=entry.source.gguf_sha256,
+                wheel_sha256=_wheel(entry).wheel_sha256,
+                gguf_sha256=_wheel(entry).gguf_sha256,
                 weights_sha256=file_sha256(made / WEIGHTS, progress),
                 weights_bytes=(made / WEIGHTS).stat().st_size,
                 dtype="float32",
@@ -110,12 +115,12 @@ def convert(gguf: Path, entry: CatalogEntry, folder: Path, progress: Progress = 
             if folder.exists():
                 folder.replace(Path(temporary) / "old")
             made.replace(folder)
-    if manifest.weights_sha256 != entry.source.weights_sha256:
+    if manifest.weights_sha256 != _wheel(entry).weights_sha256:
         _log.warning(
             "the converted weights of %s are %s…, not the catalog's %s…: they count as another model",
             entry.name,
             manifest.weights_sha256[:12],
-            entry.source.weights_sha256[:12],
+            _wheel(entry).weights_sha256[:12],
         )
     progress("Converted", 1.0)
     return manifest

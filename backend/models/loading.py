@@ -191,6 +191,11 @@ def _load(folder: ModelFolder, dtype: str, device: str) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    if folder.derived is not None and dtype == "int8":
+        raise UserError(
+            f"{folder.name} cannot be rounded to int8: its experts are stacked in one weight, which the kernels "
+            "for int8 do not read; load it as float32 or bfloat16."
+        )
     torch_dtype: torch.dtype = torch.float32 if dtype == "int8" else getattr(torch, dtype)
     with quiet_transformers():
         try:
@@ -222,6 +227,10 @@ def _load(folder: ModelFolder, dtype: str, device: str) -> tuple[Any, Any]:
                 f"{folder.name} has no tokenizer that can be read ({_first_line(error)}); "
                 "its files belong beside the weights."
             ) from error
+    if folder.derived is not None:
+        from backend.models.derived_moe import load_derived
+
+        model = load_derived(model, folder.derived)
     if dtype == "int8":
         round_to_int8(model)
     if device != "cpu":

