@@ -53,7 +53,7 @@ def simulate_experts(
     fitting = simulator.slots_in(dram_gb) if dram_gb is not None else slots
     assert fitting is not None
     if trace is not None:
-        curve = miss_curve(trace, eviction, warm=warm)  # type: ignore[arg-type]
+        curve = miss_curve(trace, eviction, warm=warm)
         found = simulator.along(curve, fitting)
         misses = f"{trace.name}, {eviction}, recorded with {curve.smallest} experts a token"
     else:

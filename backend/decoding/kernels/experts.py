@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
@@ -9,7 +10,8 @@ from backend.compiling import compiled_parallel
 from backend.decoding.kernels.gated_mlp import activate
 from backend.decoding.kernels.linear import Floats, Indices, dot_rows
 
-Rows = NDArray  # float32 [S, ≥ weights of a part]: one slot a row
+Rows = NDArray[np.float32]
+"""One slot a row. # [S, ≥ weights of a part]"""
 
 
 @compiled_parallel
