@@ -337,6 +337,44 @@ def simulate(
     _print_record(record, as_json)
 
 
+@app.command("simulate-experts")
+@sentences
+def simulate_experts(
+    device: Annotated[str, typer.Option(help="Device profile, as snapdragon-8-gen-3.")],
+    shape: Annotated[str, typer.Option(help="olmoe-1b-7b, qwen3-30b-a3b, …, or a mixture's name or folder.")],
+    slots: Annotated[int | None, typer.Option(help="Experts of each layer that are in memory.")] = None,
+    dram_gb: Annotated[
+        float | None, typer.Option("--dram-gb", help="In place of slots: the memory for all, GB.")
+    ] = None,
+    miss_rate: Annotated[
+        float | None, typer.Option(help="Share of the experts used that are missing.")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="In place of a miss rate: a routing trace (route_trace v1, CSV).")
+    ] = None,
+    eviction: Annotated[str, typer.Option(help="With a trace: lru, lfu, random or belady.")] = "lru",
+    warm: Annotated[bool, typer.Option("--warm", help="With a trace: count decoded tokens only.")] = False,
+    option: Annotated[
+        list[str] | None, typer.Option(help="A simulator setting as key=value, as expert_bits=8.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Simulate a mixture of experts on a device whose memory holds some experts of each layer."""
+    from backend.cli_experts import simulate_experts as simulated
+    from backend.devices import MOE_SHAPES
+    from backend.models import CATALOG
+    from backend.models.sources import resolve
+
+    known = shape in MOE_SHAPES or shape not in CATALOG
+    place = shape if known else str(resolve(shape, Home.resolve(home)).path)
+    record = simulated(
+        device, place, slots=slots, dram_gb=dram_gb, miss_rate=miss_rate, trace=trace, eviction=eviction,
+        warm=warm, options=_settings(option or []),
+    )  # fmt: skip
+    _print_record(record, as_json)
+
+
 @app.command()
 @sentences
 def misscurve(

@@ -53,6 +53,11 @@ class Home:
         return self.root / "models"
 
     @property
+    def experts(self) -> Path:
+        """Files of experts, which stores load from; each can be made again from its model."""
+        return self.root / "experts"
+
+    @property
     def imports(self) -> Path:
         """Bundles of other homes' runs, kept so that the database can always be made again."""
         return self.root / "imports"

@@ -86,7 +86,7 @@ class DecodingModel:
     """
 
     def __init__(self, engine: MaskedEngine, *, int8: bool = False) -> None:
-        _use_threads()
+        use_threads()
         self.engine = engine
         self.int8 = int8
         self.lean: LeanWeights | None = None
@@ -301,7 +301,7 @@ class Decoding:
             yield
 
 
-def _use_threads() -> None:
+def use_threads() -> None:
     """Let the kernels use as many threads as torch does."""
     import numba
     import torch

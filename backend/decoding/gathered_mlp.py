@@ -31,9 +31,14 @@ if TYPE_CHECKING:
 
 
 def activation_kind(mlp: GatedMLP) -> int | None:
-    """Return which of the kernels' activations an MLP has, None if none of them.
+    """Return which of the kernels' activations an MLP has, None if none of them."""
+    return kind_of(mlp.activation)
 
-    It is told by what the activation computes, not by its name.
+
+def kind_of(activation: Callable[[Tensor], Tensor]) -> int | None:
+    """Return which of the kernels' activations a function is, None if none of them.
+
+    It is told by what it computes, not by its name.
     """
     import torch
     from torch.nn import functional
@@ -45,7 +50,7 @@ def activation_kind(mlp: GatedMLP) -> int | None:
     }
     x = torch.linspace(-6, 6, 1001)
     with torch.inference_mode():
-        values = mlp.activation(x)
+        values = activation(x)
     return next((kind for kind, f in known.items() if torch.allclose(values, f(x), atol=1e-6)), None)
 
 

@@ -1,5 +1,11 @@
 """Device profiles and the memory-bound simulator: how fast a policy would run on a phone. Free of torch."""
 
+from backend.devices.expert_simulator import (
+    EXPERT_BITS,
+    ExpertSimulation,
+    ExpertSimulator,
+    ExpertSimulatorSettings,
+)
 from backend.devices.experts import ExpertTime, expert_time
 from backend.devices.flash import Flash
 from backend.devices.footprint import Footprint, Precision, footprint
@@ -13,6 +19,7 @@ from backend.devices.hooks import (
     policy_keeps,
     recorded_hooks,
 )
+from backend.devices.moe_shapes import MOE_SHAPES, MoEShape, find_moe_shape
 from backend.devices.options import SimulatorSettings
 from backend.devices.outcome import PARTS, DramCurve, Replay, Simulation
 from backend.devices.profiles import DEVICES, DeviceProfile
@@ -23,10 +30,15 @@ from backend.devices.simulator import Simulator
 
 __all__ = [
     "DEVICES",
+    "EXPERT_BITS",
+    "MOE_SHAPES",
     "PARTS",
     "SHAPES",
     "DeviceProfile",
     "DramCurve",
+    "ExpertSimulation",
+    "ExpertSimulator",
+    "ExpertSimulatorSettings",
     "ExpertTime",
     "Flash",
     "Footprint",
@@ -34,6 +46,7 @@ __all__ = [
     "HitLaw",
     "Hook",
     "HookSite",
+    "MoEShape",
     "ModelShape",
     "Precision",
     "RecordedHook",
@@ -44,6 +57,7 @@ __all__ = [
     "assumed_hooks",
     "bandwidth_share",
     "expert_time",
+    "find_moe_shape",
     "find_shape",
     "footprint",
     "masked_linears",

@@ -50,6 +50,7 @@ def expert_time(
     missed_bytes: float,
     misses: float,
     overlap: bool = False,
+    seeks: float | None = None,
 ) -> ExpertTime:
     """Return the time of a token.
 
@@ -58,12 +59,14 @@ def expert_time(
         dense_bytes: Bytes of what every token reads.
         used_bytes: Bytes of the experts that a token uses, over all layers.
         missed_bytes: Bytes of those that it loads.
-        misses: How many it loads; each waits once for its first byte.
+        misses: How many it loads.
         overlap: Flash is read beside DRAM.
+        seeks: How often it waits for a first byte; None: once for each miss.
     """
     dram = device.dram_gb_per_s * GB
     flash_s = 0.0
     if misses > 0:
         rate = device.flash.gb_per_s(missed_bytes / misses) * GB
-        flash_s = missed_bytes / rate + misses * device.flash.latency_us * 1e-6
+        waits = misses if seeks is None else seeks
+        flash_s = missed_bytes / rate + waits * device.flash.latency_us * 1e-6
     return ExpertTime(dense_bytes / dram, used_bytes / dram, flash_s, overlap)

@@ -16,6 +16,7 @@ from backend.evaluation.overlap import Overlap, overlap
 from backend.evaluation.windows import Windows, last_windows
 from backend.experiments.evaluations.kinds import Outcome
 from backend.experiments.events import Measurement
+from backend.methods import Method
 from backend.sparsity.calibrated import DEFAULT_TEXT, WITHOUT_DATA, Calibrated
 from backend.sparsity.policy import Policy
 
@@ -72,7 +73,7 @@ class _Noted:
         return [*self.outcome.measurements(value_bytes), said]
 
 
-def with_a_text(laboratory: Laboratory, policy: Policy) -> Policy:
+def with_a_text(laboratory: Laboratory, policy: Method) -> Method:
     """Return the policy with a calibration text that there is: the stand-in where the default one is not."""
     if isinstance(policy, Calibrated) and policy.calibration == DEFAULT_TEXT:
         try:

@@ -7,6 +7,7 @@ from backend.residency.eviction import EVICTIONS, Eviction, Walk, simulate
 from backend.residency.layout import Layout, expert_layout, input_layout, neuron_layout
 from backend.residency.lifetimes import Lifetimes, lifetimes, lifetimes_in
 from backend.residency.miss_curve import MissCurve, miss_curve_of, total
+from backend.residency.online import OnlineCache, Step
 from backend.residency.route_trace import RouteTrace, miss_curve, parse_route_trace, read_route_trace
 from backend.residency.route_trace_export import as_record, route_trace_lines
 from backend.residency.routing_record import LayerRouting, RoutingRecord
@@ -22,8 +23,10 @@ __all__ = [
     "Lifetimes",
     "MaskTrace",
     "MissCurve",
+    "OnlineCache",
     "RouteTrace",
     "RoutingRecord",
+    "Step",
     "Trace",
     "Walk",
     "WindowCurve",

@@ -250,6 +250,20 @@ def simulate(
 
 
 @compiled
+def step(accessed: Any, resident: Any, key: Any, capacity: int, rule: int, clock: int, seed: int) -> None:
+    """Serve one batch of ranked accesses, the clock-th, as :func:`simulate` would. # int32 [K]"""
+    size = key.shape[0]
+    members, flags, buffer = scratch(size)
+    count = accessed.shape[0]
+    for a in range(count):
+        members[a] = accessed[a]
+        flags[accessed[a]] = 1
+    touch(key, members, count, rule, True, clock, np.empty(0, np.int32))
+    no_scores = np.empty(0, np.int32)
+    update(resident, key, members, count, flags, no_scores, capacity, rule, True, clock, seed, buffer)
+
+
+@compiled
 def scratch(size: int) -> Any:
     """Return ``members``, ``flags`` (rounded up to whole bytes of bits) and a buffer for keys."""
     padded = 8 * ((size + 7) // 8) + 1

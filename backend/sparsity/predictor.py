@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from backend.seeds import mixed_seed
 from backend.settings import setting
 from backend.sparsity.calibrated import Calibrated
 from backend.sparsity.neuron_pruning import NeuronPruning
 from backend.sparsity.policy import Activations, Context, Observer, method
-from backend.sparsity.seeds import mixed_seed
 from backend.sparsity.selection import kept_count, top_k_mask
 
 if TYPE_CHECKING:
