@@ -24,7 +24,7 @@ from backend.experiments.known import known_results
 from backend.experiments.laboratory import Laboratory
 from backend.experiments.recorder import run_recording
 from backend.experiments.runner import run_sweep
-from backend.experiments.runs import RunFolder, write_whole
+from backend.experiments.runs import GENERATIONS, RunFolder, write_whole
 from backend.generations.run import run_generation
 from backend.home import Home
 from backend.processes import process_identity
@@ -108,7 +108,7 @@ class Worker:
             checkpoint = partial(self._between_windows, folder, interruptible=not job.urgent)
             if folder.asked["kind"] == "recording":
                 run_recording(folder, self.laboratory, checkpoint=checkpoint)
-            elif folder.asked["kind"] in ("generation", "prompts"):
+            elif folder.asked["kind"] in GENERATIONS:
                 run_generation(folder, self.laboratory, checkpoint=checkpoint)
             else:
                 run_sweep(folder, self.laboratory, known_results(self.home), checkpoint=checkpoint)

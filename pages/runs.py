@@ -9,11 +9,12 @@ import streamlit as st
 
 from backend.errors import UserError
 from backend.experiments import client
+from backend.experiments.runs import GENERATIONS
 from backend.results import queries
 from backend.results.export import to_bytes
 from backend.results.queries import StoredRun
 from pages._shared.address import Address
-from pages._shared.compose import compose, prefilled, to_yaml
+from pages._shared.compose import compose, prefilled, to_text, to_yaml
 from pages._shared.navigation import draw
 from pages._shared.run_progress import UNFINISHED, show_progress, status_badge, worker_sentence
 from pages._shared.store import OpenStore, open_store, runs
@@ -25,6 +26,8 @@ _MEASURED = (
     "ms_per_token_median", "ms_per_token_p10", "ms_per_token_p90", "dense_ms_per_token_median", "speedup",
     "mlp_ms", "attention_ms", "head_ms", "overhead_ms", "mlp_ratio", "bytes_per_token", "bandwidth_share",
 )  # fmt: skip
+_NOISE = ("progress", "generation_tokens", "generation_scores")
+"""Events that the log leaves out: one comes every few moments."""
 _HOW = """
 A sweep is a list of **cells**: one model, one method with its settings, one evaluation. A cell's id is
 a hash of everything that decides its result, so a cell that was measured before is *found*, not run
@@ -104,7 +107,7 @@ def _downloads(opened: OpenStore, run: StoredRun) -> None:
 
 def _log(opened: OpenStore, run: StoredRun) -> None:
     events = queries.events(opened.store, run.run_id, last=400)
-    events = events[events["kind"] != "progress"].tail(100)
+    events = events[~events["kind"].isin(_NOISE)].tail(100)
     said = [_line(str(row.kind), json.loads(str(row.payload))) for row in events.itertuples()]
     table = pd.DataFrame({"UTC": events["at"].dt.strftime("%H:%M:%S"), "Event": said}).iloc[::-1]
     st.dataframe(table, hide_index=True, height=260, alt="Log, the last event first", key="log")
@@ -139,7 +142,13 @@ def _detail(opened: OpenStore, run_id: str, was_unfinished: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         _controls(opened, run)
         _downloads(opened, run)
-        st.page_link("pages/trade_offs.py", label="See the curves", icon=":material/monitoring:")
+        if run.kind in GENERATIONS:
+            st.page_link(
+                "pages/generations.py", label="See the texts", icon=":material/edit_note:",
+                query_params={"generation": run.run_id},
+            )  # fmt: skip
+        else:
+            st.page_link("pages/trade_offs.py", label="See the curves", icon=":material/monitoring:")
     log, results, asked, made = st.tabs(["Log", "Results", "Sweep file", "Made with"])
     with log:
         _log(opened, run)
@@ -166,6 +175,8 @@ def _results(points: pd.DataFrame) -> pd.DataFrame:
 def _asked(run: StoredRun) -> str:
     from backend.experiments.sweep import Sweep
 
+    if run.kind in GENERATIONS:
+        return to_text(run.spec)
     try:
         return to_yaml(Sweep.parse(run.spec, run.run_id))
     except UserError as error:

@@ -11,6 +11,7 @@ from backend.experiments.sweep import Sweep
 from backend.home import REPOSITORY, SEED
 from backend.models import CATALOG
 from backend.results import Store, queries
+from backend.results.generations import generation, generation_runs, hurt, prompts_in
 
 MEGABYTE = 1_000_000
 
@@ -62,11 +63,29 @@ def test_recordings_are_of_plain_dip_and_can_be_read(home):
         assert len(hooks) == 60
 
 
-def test_the_seed_holds_no_text_and_stays_small():
+def test_the_seed_holds_no_text_but_our_own_and_stays_small(store):
     files = [path for path in SEED.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 6 * MEGABYTE
-    columns = {name for path in files for name in pq.read_schema(path).names}
+    ours = set((REPOSITORY / "data" / "prompts.txt").read_text().splitlines())
+    assert {prompt for (prompt,) in store.rows("SELECT prompt FROM generations")} <= ours
+    others = [path for path in files if not path.name.startswith("generation")]
+    columns = {name for path in others for name in pq.read_schema(path).names}
     assert not columns & {"content", "token", "tokens_text", "ids", "prompt"}
+
+
+def test_the_seed_texts_are_whole_and_say_what_they_should(store):
+    """Every prompt of ours, dense and three policies, each token scored; the sparser DIP hurts more."""
+    (run,) = generation_runs(store)["run_id"]
+    prompts = prompts_in(store, run)
+    assert len(prompts) == 12
+    found = hurt(store, run)
+    assert (found["form"] == "forced").all()
+    by_prompt = found.pivot(index="item", columns="side", values="kl")
+    assert (by_prompt[2] > by_prompt[1]).all()
+    for item in range(len(prompts)):
+        for side in generation(store, run, item).sides:
+            for tokens in side.tokens.values():
+                assert all(token["kl"] is not None for token in tokens)
 
 
 def test_int8_costs_little_and_less_than_pruning_does(store):

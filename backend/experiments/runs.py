@@ -18,6 +18,8 @@ from backend.experiments.sweep import Sweep
 from backend.home import Home
 
 RunKind = Literal["sweep", "point", "recording", "generation", "prompts"]
+GENERATIONS: tuple[RunKind, ...] = ("generation", "prompts")
+"""Kinds of runs that write texts."""
 
 
 class Asked(Protocol):
@@ -136,7 +138,7 @@ def latest_unfinished(home: Home, sweep: Sweep) -> RunFolder | None:
     for path in sorted(home.runs.glob("*/run.json"), reverse=True):
         folder = RunFolder(path.parent)
         kind = folder.asked["kind"]
-        if kind not in ("generation", "prompts") and not folder.finished() and folder.sweep == sweep:
+        if kind not in GENERATIONS and not folder.finished() and folder.sweep == sweep:
             return folder
     return None
 

@@ -64,12 +64,12 @@ class TallyMeter:
         """Return one column a tally or gauge."""
         by_metric: dict[str, list[Tally]] = {}
         for place, context in enumerate(decoding.contexts()):
-            for tally in self._policy.tallies(context):
-                before = self._before.get((place, tally.metric))
-                self._before[place, tally.metric] = tally
-                by_metric.setdefault(tally.metric, []).append(_grown(tally, before))
-            for gauge in self._policy.gauges(context):
-                by_metric.setdefault(gauge.metric, []).append(gauge)
+            for metric, tally in _by_metric(self._policy.tallies(context)).items():
+                before = self._before.get((place, metric))
+                self._before[place, metric] = tally
+                by_metric.setdefault(metric, []).append(_grown(tally, before))
+            for metric, gauge in _by_metric(self._policy.gauges(context)).items():
+                by_metric.setdefault(metric, []).append(gauge)
         return [self._reading(metric, tallies) for metric, tallies in by_metric.items()]
 
     def _reading(self, metric: str, tallies: list[Tally]) -> Reading:
@@ -111,6 +111,14 @@ def density_reading(anatomy: Anatomy, layers: Sequence[float]) -> Reading:
     weights = [mlp.weights for mlp in anatomy.mlps.values()]
     value = sum(d * w for d, w in zip(layers, weights, strict=True)) / sum(weights)
     return Reading(DENSITY, value, tuple(layers))
+
+
+def _by_metric(tallies: Iterable[Tally]) -> dict[str, Tally]:
+    """Return one tally a metric: a layer counts some of them at several sites."""
+    found: dict[str, Tally] = {}
+    for tally in tallies:
+        found[tally.metric] = found[tally.metric] + tally if tally.metric in found else tally
+    return found
 
 
 def _grown(tally: Tally, before: Tally | None) -> Tally:

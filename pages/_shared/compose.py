@@ -46,7 +46,11 @@ def prefilled() -> bool:
 
 def to_yaml(sweep: Sweep) -> str:
     """Return the sweep as the file that says the same."""
-    content = sweep.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    return to_text(sweep.as_asked())
+
+
+def to_text(content: dict[str, Any]) -> str:
+    """Return plain values as YAML."""
     text: str = yaml.safe_dump(
         content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
     )

@@ -259,6 +259,7 @@ def _order_note(asked: dict[str, Any]) -> str:
         else "Sides wrote one after the other, memory laid out for each"
     )
     return (
-        f"{how}; tokens/s counts a side's own steps, scoring left out. The dense model reads each text in "
-        "pieces of 16 tokens behind it."
+        f"{how}; tokens/s counts a side's own steps, scoring left out, on a machine that may have been busy: "
+        "latencies that were timed alone are on Trade-offs. The dense model reads each text in pieces of 16 "
+        "tokens behind it."
     )

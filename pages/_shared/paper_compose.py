@@ -14,6 +14,7 @@ from backend.figures import COST, QUALITY, FigureSpec
 from backend.figures.metrics import ALL
 from backend.figures.recipes import RECIPES, PanelRecipe, Stored
 from backend.figures.recipes.panels import EvaluationChoice
+from backend.results.generations import generation_runs
 from backend.settings import SettingField
 from backend.sparsity import METHODS
 from pages._shared.evaluation import evaluation_labels
@@ -114,6 +115,8 @@ def _choices(opened: OpenStore, field: SettingField, values: dict[str, Any]) -> 
         return _Choices(list(DEVICES), lambda name: DEVICES[name].title)
     if field.name == "shape":
         return _Choices(list(SHAPES))
+    if field.name == "run":
+        return _Choices([str(run) for run in generation_runs(opened.store)["run_id"]])
     if field.name == "source":
         return _Choices([source.label for source in known_sources(opened)])
     return None
