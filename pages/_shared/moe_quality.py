@@ -75,7 +75,7 @@ def quality(
         placed, source.label, quality=metric, cost=cost, slots=caches.slots, rule=TITLES[caches.rule],
         belady=belady, where=where,
     )  # fmt: skip
-    show_figure(spec, "quality", height=460)
+    show_figure(spec, "front", height=460)
     aware = at_slots(source.points, caches.slots, caches.rule)
     if aware and aware[0].slots != caches.slots:
         st.caption(

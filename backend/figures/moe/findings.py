@@ -80,13 +80,14 @@ def quality_finding(
     if best is None or best.delta_nll is None or not original:
         return None
     rise = math.expm1(best.delta_nll.value)
+    percent = f"{100 * rise:+.2f}".replace("-", "−")
     spread = best.delta_nll.stderr
     within = f" ± {100 * math.exp(best.delta_nll.value) * spread:.2f}" if spread is not None else ""
     said = (
         f"**{best.title}** brings the miss rate from {original:.1%} to **{best.miss_rate:.1%}** "
-        f"({1 - best.miss_rate / original:.0%} fewer loads) for a perplexity {100 * rise:+.2f}{within} % "
+        f"({1 - best.miss_rate / original:.0%} fewer loads) for a perplexity {percent}{within} % over the "
+        "original routing's."
     )
-    said = said.replace("-", "−") + "of the original routing's."
     if belady is not None:
         side = "below" if best.miss_rate < belady else "above"
         said += f" That is {side} the {belady:.1%} that Belady's rule reaches on the original routing."
