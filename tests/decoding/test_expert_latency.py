@@ -119,10 +119,13 @@ def test_routing_sees_the_store_and_only_its_side(model, layers, file, monkeypat
     monkeypatch.setattr(expert_latency.Contention, "share", lambda self: 0.0)
     seen = []
 
-    @contextmanager
     def routing(store):
-        seen.append(int(store.resident(0).sum()))
-        yield
+        @contextmanager
+        def turn():
+            seen.append(int(store.resident(0).sum()))
+            yield
+
+        return turn
 
     timed(model, layers, file, rounds=1, routing=routing)
     assert seen[0] == 0  # the prompt begins with empty caches
