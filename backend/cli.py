@@ -78,7 +78,7 @@ def methods(as_json: JsonOption = False) -> None:
     """List the methods with their settings, ranges and papers: mask policies, then routing policies."""
     from backend.methods import every_method
 
-    described = [_method(policy) for policy in every_method().values()]
+    described = [_method(each) for each in sorted(every_method().values(), key=lambda each: each.kind)]
     if as_json:
         print(json.dumps({"methods": described}))
         return

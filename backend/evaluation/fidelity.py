@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from backend.evaluation.dense_passes import DensePasses
-from backend.evaluation.scoring import DenseScores, TokenScores, score_dense, score_sparse
-from backend.evaluation.statistics import Estimate, estimate
+from backend.evaluation.paired import PairedScores, as_measurement, predicting, targets, window_ids
+from backend.evaluation.scoring import DenseScores, score_dense, score_sparse
+from backend.evaluation.statistics import Estimate
 from backend.evaluation.windows import Windows
 from backend.sparsity import Policy, make_policy
 from backend.sparsity.accounting import Reading
@@ -43,9 +43,10 @@ class DenseReference:
 
             with torch.inference_mode():
                 hidden, _ = self.run(engine, make_policy("dense", {}), index)
-                first = self.windows.first_scored[index]
                 self.scores[index] = score_dense(
-                    engine.anatomy.head, _predicting(hidden, first), _targets(engine, self.windows, index)
+                    engine.anatomy.head,
+                    predicting(hidden, self.windows, index),
+                    targets(self.windows, index, engine.model.device),
                 )
         return self.scores[index]
 
@@ -58,34 +59,17 @@ class DenseReference:
 
     def dense_pass(self, engine: MaskedEngine, index: int) -> DensePass:
         """Return the dense pass of one window."""
-        ids = _row(engine, self.windows, index)
+        ids = window_ids(self.windows, index, engine.model.device)
         return self.passes.of(
             self, index, lambda: DensePass(engine.model, engine.anatomy, ids, self.windows.prompt)
         )
 
 
-@dataclass
-class Fidelity:
-    """Scores of the windows done so far, and what was read for them."""
+@dataclass(kw_only=True)
+class Fidelity(PairedScores):
+    """Scores of the windows done so far beside the dense model's, and what was read for them."""
 
-    policy: Policy
     reading: Reading
-    counts: list[int] = field(default_factory=list)
-    windows: dict[str, list[float]] = field(
-        default_factory=lambda: {"nll": [], "delta_nll": [], "kl": [], "agreement": []}
-    )
-
-    def add(self, scores: TokenScores, dense: DenseScores) -> None:
-        """Add one window."""
-        self.counts.append(len(scores.nll))
-        self.windows["nll"].append(float(scores.nll.mean()))
-        self.windows["delta_nll"].append(float((scores.nll - dense.nll).mean()))
-        self.windows["kl"].append(float(scores.kl.mean()))
-        self.windows["agreement"].append(float(scores.agrees.double().mean()))
-
-    def estimate(self, metric: str) -> Estimate:
-        """Return the mean of ``nll``, ``delta_nll``, ``kl`` or ``agreement`` with its standard error."""
-        return estimate(self.windows[metric], self.counts)
 
     def measurements(self, value_bytes: int) -> list[Measurement]:
         """Return everything measured, as it is stored.
@@ -93,18 +77,6 @@ class Fidelity:
         Args:
             value_bytes: Bytes of one weight as it ran.
         """
-        nll = self.estimate("nll")
-        perplexity = math.exp(nll.value)
-        spread = None if nll.stderr is None else perplexity * nll.stderr
-        how = self.policy.how
-        found = [self._measurement("perplexity", Estimate(perplexity, spread, nll.n), "", how)]
-        units = {
-            "nll": "nats/token",
-            "delta_nll": "nats/token",
-            "kl": "nats/token",
-            "agreement": "share of tokens",
-        }
-        found += [self._measurement(name, self.estimate(name), unit, how) for name, unit in units.items()]
         read = {
             "mlp_density": (self.reading.mlp_density, "share of MLP weights"),
             "model_density": (self.reading.model_density, "share of all weights"),
@@ -112,23 +84,10 @@ class Fidelity:
             **self.reading.counted(value_bytes),
         }
         tokens = self.reading.tokens
-        return found + [
-            self._measurement(name, Estimate(value, None, tokens), unit, how)
+        return self.quality() + [
+            as_measurement(name, Estimate(value, None, tokens), unit, self.policy.how)
             for name, (value, unit) in read.items()
         ]
-
-    @staticmethod
-    def _measurement(
-        metric: str, found: Estimate, unit: str, how: Literal["measured", "oracle"]
-    ) -> Measurement:
-        return {
-            "metric": metric,
-            "value": found.value,
-            "stderr": found.stderr,
-            "n": found.n,
-            "unit": unit,
-            "how": how,
-        }
 
 
 def evaluate(engine: MaskedEngine, policy: Policy, reference: DenseReference) -> Iterator[Fidelity]:
@@ -146,25 +105,12 @@ def evaluate(engine: MaskedEngine, policy: Policy, reference: DenseReference) ->
     """
     import torch
 
-    result = Fidelity(policy, Reading(engine.anatomy, policy))
+    result = Fidelity(policy=policy, reading=Reading(engine.anatomy, policy))
     for index in range(len(reference.windows)):
         dense = reference.of(engine, index)
         hidden, reading = reference.run(engine, policy, index)
         with torch.inference_mode():
-            states = _predicting(hidden, reference.windows.first_scored[index])
+            states = predicting(hidden, reference.windows, index)
             result.add(score_sparse(engine.anatomy.head, states, dense), dense)
         result.reading.merge(reading)
         yield result
-
-
-def _row(engine: MaskedEngine, windows: Windows, index: int) -> Tensor:
-    return windows.ids[index : index + 1].to(engine.model.device)
-
-
-def _predicting(hidden: Tensor, first: int) -> Tensor:
-    """Return the states that predict the scored tokens. # [1, W, d] → [N, d]"""
-    return hidden[0, first - 1 : -1]
-
-
-def _targets(engine: MaskedEngine, windows: Windows, index: int) -> Tensor:
-    return windows.ids[index, windows.first_scored[index] :].to(engine.model.device)

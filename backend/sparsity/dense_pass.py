@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from backend.seeds import mixed_seed
 from backend.sparsity.own_token import own_token_attention
-from backend.sparsity.seeds import mixed_seed
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import model_validator
 
 from backend.residency.cache_aware import HookCaches, column_capacity, gamma_schedule
+from backend.seeds import mixed_seed
 from backend.settings import setting
 from backend.sparsity.dip import DIP
 from backend.sparsity.policy import Activations, Context, Site, Tally, method
-from backend.sparsity.seeds import mixed_seed
 from backend.sparsity.selection import kept_count
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from backend.seeds import mixed_seed
 from backend.settings import setting
 from backend.sparsity.attribution import UnitKind, sites_of
 from backend.sparsity.neuron_pruning import NeuronPruning
 from backend.sparsity.policy import Activations, Context, Site, method
-from backend.sparsity.seeds import mixed_seed
 from backend.sparsity.selection import kept_count, top_k_mask
 
 if TYPE_CHECKING:
