@@ -119,19 +119,32 @@ def measure(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or int8.")] = "float32",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A setting of the evaluation as key=value: prompt; of routing also cache_share, slots, "
+            "eviction, start."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of a method that draws.")] = None,
     home: HomeOption = None,
     root: DataRootOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure perplexity and fidelity of one policy on one text, paired with the dense model."""
-    from backend.experiments.measure import measure_point
-    from backend.sparsity import METHODS
+    """Measure perplexity and fidelity of one policy on one text.
+
+    A mask policy is paired with the dense model, a routing policy with the mixture's original routing.
+    """
+    from backend.experiments.measure import measure_point, quality_kind
+    from backend.methods import every_method
 
     chosen = _settings(settings or [])
-    if seed is not None and "seed" in METHODS[policy].model_fields:
+    if seed is not None and "seed" in every_method()[policy].model_fields:
         chosen.setdefault("seed", seed)
-    evaluation = {"text": text, "tokens": tokens, "window": window, "stride": stride, "dtype": dtype}
+    evaluation = {
+        "kind": quality_kind(policy), "text": text, "tokens": tokens, "window": window, "stride": stride,
+        "dtype": dtype, **_settings(option or []),
+    }  # fmt: skip
     with _Steps() as steps:
         laboratory = _laboratory(home, root, device, threads, steps.report)
         found = measure_point(laboratory, model, policy, chosen, evaluation, steps.progress)

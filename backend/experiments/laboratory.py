@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,8 @@ from backend.home import Home
 from backend.models.anatomy import find_anatomy
 from backend.models.loading import LoadedModel, choose_device, load_model
 from backend.models.sources import resolve
+from backend.routing.anatomy import find_moe
+from backend.routing.engine import RoutedEngine
 from backend.sparsity.engine import MaskedEngine
 
 if TYPE_CHECKING:
@@ -32,10 +35,19 @@ Report = Callable[[str, float | None], None]
 
 @dataclass(frozen=True)
 class Subject:
-    """A loaded model, ready for experiments."""
+    """A loaded model, ready for experiments; its engine is made when it is first asked for."""
 
     loaded: LoadedModel
-    engine: MaskedEngine
+
+    @cached_property
+    def engine(self) -> MaskedEngine:
+        """The engine of mask policies; a mixture of experts raises ``UserError``."""
+        return MaskedEngine(self.loaded.model, find_anatomy(self.loaded.model))
+
+    @cached_property
+    def routing(self) -> RoutedEngine:
+        """The engine of routing policies; a dense model raises ``UserError``."""
+        return RoutedEngine(find_moe(self.loaded.model))
 
     @property
     def value_bytes(self) -> int:
@@ -91,7 +103,7 @@ class Laboratory:
             self.passes.clear()
             self._set_threads()
             loaded = load_model(model, self.home, dtype=dtype, device=self.device, progress=self.report)
-            self._subject = key, Subject(loaded, MaskedEngine(loaded.model, find_anatomy(loaded.model)))
+            self._subject = key, Subject(loaded)
         return self._subject[1]
 
     def reference(self, subject: Subject, evaluation: FidelityEvaluation) -> DenseReference:

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from backend.errors import UserError
-from backend.experiments.evaluations import FidelityEvaluation
+from backend.experiments.evaluations import Evaluation, FidelityEvaluation, RoutingEvaluation
 from backend.experiments.events import Measurement
 from backend.experiments.known import KnownResult, known_results
 from backend.experiments.laboratory import Laboratory
 from backend.experiments.runner import Progress, run_sweep
 from backend.experiments.runs import RunFolder
 from backend.experiments.sweep import one_policy
+from backend.methods import every_method
 
+QUALITY = ("perplexity", "nll", "delta_nll", "kl", "agreement")
 WITH_STDERR = ("nll", "delta_nll", "kl")
 
 
@@ -38,7 +40,9 @@ def measure_point(
     Returns:
         What was measured, with the cell's model, policy, settings, text and run. Of fidelity: perplexity,
         nll, nll_stderr, delta_nll, delta_nll_stderr, kl, kl_stderr (nats/token), agreement, scored_tokens,
-        mlp_density, model_density, text_sha256, seconds. Of latency: tokens_per_s, ms_per_token_median, p10,
+        mlp_density, model_density, text_sha256, seconds. Of routing: the same without densities, and
+        miss_rate, misses_per_token, miss_bytes_per_token, experts_per_token, routing_change and more, with
+        standard errors, and each layer's miss rate. Of latency: tokens_per_s, ms_per_token_median, p10,
         p90, dense_ms_per_token_median, speedup, mlp_ms, attention_ms, head_ms, overhead_ms, bytes_per_token,
         bandwidth_bytes_per_s, bandwidth_share and more, times in milliseconds.
 
@@ -55,7 +59,7 @@ def measure_point(
         if cell.id not in known:
             raise UserError(folder.failure())
     result = known[cell.id]
-    record = _fidelity if isinstance(cell.evaluation, FidelityEvaluation) else _everything
+    record = _RECORDS.get(type(cell.evaluation), _everything)
     return {
         "model": cell.model,
         "policy": policy,
@@ -69,15 +73,32 @@ def measure_point(
     }
 
 
+def quality_kind(policy: str) -> str:
+    """Return the kind of evaluation that measures a method's quality: fidelity, or routing.
+
+    Raises:
+        UserError: There is no such method.
+    """
+    method = every_method()[policy]
+    return next(
+        kind.kind for kind in (FidelityEvaluation, RoutingEvaluation) if issubclass(method, kind.takes)
+    )
+
+
 def _fidelity(result: KnownResult) -> dict[str, Any]:
     found: dict[str, Measurement] = {each["metric"]: each for each in result.measurements}
     record: dict[str, Any] = {}
-    for metric in ("perplexity", "nll", "delta_nll", "kl", "agreement", "mlp_density", "model_density"):
+    for metric in (*QUALITY, "mlp_density", "model_density"):
         record[metric] = found[metric]["value"]
         if metric in WITH_STDERR:
             record[f"{metric}_stderr"] = found[metric]["stderr"]
     record["scored_tokens"] = found["nll"]["n"]
     return record
+
+
+def _routing(result: KnownResult) -> dict[str, Any]:
+    scored = next(each["n"] for each in result.measurements if each["metric"] == "nll")
+    return {**_everything(result), "scored_tokens": scored}
 
 
 def _everything(result: KnownResult) -> dict[str, Any]:
@@ -87,3 +108,9 @@ def _everything(result: KnownResult) -> dict[str, Any]:
         if each["stderr"] is not None:
             record[f"{each['metric']}_stderr"] = each["stderr"]
     return record
+
+
+_RECORDS: dict[type[Evaluation], Callable[[KnownResult], dict[str, Any]]] = {
+    FidelityEvaluation: _fidelity,
+    RoutingEvaluation: _routing,
+}

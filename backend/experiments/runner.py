@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from backend.errors import UserError
 from backend.experiments.cells import Cell
-from backend.experiments.evaluations import Outcome
+from backend.experiments.evaluations import KeptOutcome, Outcome
 from backend.experiments.events import EventLog
 from backend.experiments.known import KnownResult
 from backend.experiments.laboratory import Laboratory
@@ -59,11 +60,12 @@ def run_sweep(
         UserError: Nothing could be run (a model or text is missing), or the disk is full.
     """
     log = folder.log()
-    log.append("run_started", provenance=provenance(*laboratory.machine()))
+    made_with = provenance(*laboratory.machine())
+    log.append("run_started", provenance=made_with)
     try:
         cells = [(plan, laboratory.resolve(plan)) for plan in folder.sweep.plans()]
         log.append("run_planned", cells=[cell.id for _, cell in cells])
-        status, message = _run_cells(cells, log, laboratory, known, checkpoint, report)
+        status, message = _run_cells(cells, log, laboratory, known, made_with, checkpoint, report)
     except Cancelled:
         status, message = "cancelled", "Cancelled; the cells finished before are kept."
     except UserError as error:
@@ -78,6 +80,7 @@ def _run_cells(
     log: EventLog,
     laboratory: Laboratory,
     known: dict[str, KnownResult],
+    made_with: dict[str, Any],
     checkpoint: Callable[[], None],
     report: Callable[[Progress], None],
 ) -> tuple[str, str]:
@@ -100,6 +103,8 @@ def _run_cells(
                 left = clock.seconds_left()
                 log.append("progress", cell=cell.id, done=clock.done, total=total, seconds_left=left)
                 report(Progress(name, clock.done, total, left))
+            if isinstance(result, KeptOutcome):
+                result.keep(laboratory.home, cell, made_with)
         except Cancelled:
             raise
         except UserError as error:

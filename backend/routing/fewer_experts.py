@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from backend.routing.policy import Choice, Rerouting, RoutingContext, refuse_more_than, routing
-from backend.routing.routes import NONE, Routes
+from backend.routing.routes import NONE, Routes, router_entropy
 from backend.settings import setting
 
 
@@ -138,11 +138,3 @@ class AdaptiveK(Rerouting):
     def expected_experts(self, k: int) -> float | None:
         """Return None: it depends on the router."""
         return None
-
-
-def router_entropy(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return H = −Σ w ln w of each token, nats. # [T, N] → [T]"""
-    w = probabilities.astype(np.float64)
-    logs = np.log(w, where=w > 0, out=np.zeros_like(w))
-    entropy: NDArray[np.float64] = -(w * logs).sum(axis=1)
-    return entropy

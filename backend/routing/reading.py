@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from backend.residency import ExpertTrace
 from backend.routing.policy import Choice
-from backend.routing.routes import NONE, Routes
+from backend.routing.routes import NONE, Routes, router_entropy
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +24,7 @@ class LayerReading:
         dropped: The model's own experts that are not used. # int64 [T]
         lost_mass: Router probability of those. # float64 [T]
         lost_rank: By how many ranks the experts used lie behind the model's own, summed over slots. # [T]
+        entropy: The router's entropy, nats. # float64 [T]
         experts: N.
     """
 
@@ -32,6 +33,7 @@ class LayerReading:
     dropped: NDArray[np.int64]
     lost_mass: NDArray[np.float64]
     lost_rank: NDArray[np.int64]
+    entropy: NDArray[np.float64]
     experts: int
 
     @cached_property
@@ -39,6 +41,12 @@ class LayerReading:
         """How many experts each token uses. # [T]"""
         counts: NDArray[np.int64] = (self.chosen != NONE).sum(axis=1)
         return counts
+
+    @property
+    def unchanged(self) -> NDArray[np.bool_]:
+        """Which tokens use exactly the model's own experts. # bool [T]"""
+        same: NDArray[np.bool_] = (self.outside == 0) & (self.dropped == 0)
+        return same
 
     def trace(self) -> ExpertTrace:
         """Return the accesses in order, as caches take them."""
@@ -81,6 +89,7 @@ def _compared(routes: Routes, chosen: Choice) -> LayerReading:
         dropped=routes.k - own.sum(axis=1),
         lost_mass=np.where(own, 0.0, w.astype(np.float64)).sum(axis=1),
         lost_rank=behind.sum(axis=1),
+        entropy=router_entropy(routes.probabilities),
         experts=routes.experts,
     )
 
@@ -94,5 +103,6 @@ def _joined(parts: Sequence[LayerReading]) -> LayerReading:
         dropped=np.concatenate([each.dropped for each in parts]),
         lost_mass=np.concatenate([each.lost_mass for each in parts]),
         lost_rank=np.concatenate([each.lost_rank for each in parts]),
+        entropy=np.concatenate([each.entropy for each in parts]),
         experts=parts[0].experts,
     )

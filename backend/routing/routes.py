@@ -75,3 +75,11 @@ def rank(scores: NDArray[np.float32], own: NDArray[np.int64]) -> NDArray[np.int3
     falling = np.argsort(-scores, axis=1, kind="stable")
     first = np.argsort(np.take_along_axis(behind, falling, axis=1), axis=1, kind="stable")
     return np.ascontiguousarray(np.take_along_axis(falling, first, axis=1), np.int32)
+
+
+def router_entropy(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return H = −Σ w ln w of each token, nats. # [T, N] → [T]"""
+    w = probabilities.astype(np.float64)
+    logs = np.log(w, where=w > 0, out=np.zeros_like(w))
+    entropy: NDArray[np.float64] = -(w * logs).sum(axis=1)
+    return entropy

@@ -16,8 +16,8 @@ from backend.residency import simulate
 from backend.residency.trace import ExpertTrace
 from backend.routing import NONE, ROUTINGS, RoutingContext, make_routing
 from backend.routing.cache_conditional import CachePrior, CumulativeThreshold, MaxRank
-from backend.routing.fewer_experts import AdaptiveK, router_entropy
-from backend.routing.routes import Routes
+from backend.routing.fewer_experts import AdaptiveK
+from backend.routing.routes import Routes, router_entropy
 from backend.sparsity import METHODS
 from tests.routing.reference import SlowCache, in_rank_order, lifted, make_routes, promoted
 

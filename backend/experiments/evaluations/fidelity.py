@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import model_validator
 
 from backend.errors import UserError
 from backend.experiments.evaluations.kinds import Evaluation, Outcome, evaluation_kind
 from backend.settings import setting
-from backend.sparsity.policy import Policy
 
 if TYPE_CHECKING:
     from backend.experiments.laboratory import Laboratory
@@ -54,14 +53,14 @@ class FidelityEvaluation(Evaluation):
         """Number of windows: tokens fed over tokens a window."""
         return self.tokens // self.window
 
-    def check(self, policy: Policy) -> None:
+    def check(self, policy: Any) -> None:
         """Raise ``UserError`` if a policy that makes its masks of a prompt is given none."""
         if policy.needs_prompt and self.prompt is None:
             raise UserError(
                 f"{policy.title} makes its masks of a prompt; give the evaluation one (prompt: 128)."
             )
 
-    def outcomes(self, laboratory: Laboratory, model: str, policy: Policy) -> Iterator[Outcome]:
+    def outcomes(self, laboratory: Laboratory, model: str, policy: Any) -> Iterator[Outcome]:
         """Score a policy window by window."""
         from backend.evaluation.fidelity import evaluate
 

@@ -6,7 +6,7 @@ A kind is one file beside this one, imported in ``__init__``. Importing it never
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
@@ -17,8 +17,10 @@ from backend.settings import Settings, setting
 from backend.sparsity.policy import Policy
 
 if TYPE_CHECKING:
+    from backend.experiments.cells import Cell
     from backend.experiments.events import Measurement
     from backend.experiments.laboratory import Laboratory
+    from backend.home import Home
 
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 DEFAULT_KIND = "fidelity"
@@ -38,6 +40,15 @@ class Outcome(Protocol):
         Args:
             value_bytes: Bytes of one weight as it ran.
         """
+        ...
+
+
+@runtime_checkable
+class KeptOutcome(Outcome, Protocol):
+    """What leaves more behind than its measurements: a file beside the finished cell."""
+
+    def keep(self, home: Home, cell: Cell, provenance: dict[str, Any]) -> None:
+        """Write it; a full disk raises ``UserError``."""
         ...
 
 
