@@ -144,9 +144,9 @@ class StoreLatency:
                 "speed_of_resident", medians["speed_of_resident"],
                 _spread(windows["speed_of_resident"]), "× all experts in memory",
             ),
-            ("expert_miss_rate", did.misses / max(1, did.accesses), None, "share of expert accesses"),
-            ("expert_accesses_per_token", did.accesses / tokens, None, "experts/token"),
-            ("expert_misses_per_token", did.misses / tokens, None, "experts/token"),
+            ("miss_rate", did.misses / max(1, did.accesses), None, "share of expert uses"),
+            ("misses_per_token", did.misses / tokens, None, "experts/token, all layers"),
+            ("experts_per_token", did.accesses / did.batches, None, "experts/token, mean over layers"),
             ("loaded_bytes_per_token", did.bytes_read / tokens, None, "B/token"),
             ("load_bytes_per_s", did.bytes_read / did.waited_s if did.waited_s else 0.0, None, "B/s"),
             ("waiting_ms", did.waited_s / tokens * 1e3, None, "ms/token"),
@@ -177,7 +177,7 @@ def measure_store(
     prompt: int,
     warm_up: int,
     rounds: int,
-    routing: Routing = lambda store: nullcontext,
+    routing: Routing | None = None,
 ) -> Iterator[StoreLatency]:
     """Time a store and its two comparisons in turns; between two rounds the model is untouched.
 
@@ -190,7 +190,7 @@ def measure_store(
         prompt: Length of the prompt.
         warm_up: Tokens fed before timing, on each side and in each round.
         rounds: How many rounds.
-        routing: What re-routes the store's side, begun anew in each round; by default nothing does.
+        routing: What re-routes the store's side, begun anew in each round; None: nothing does.
 
     Yields:
         The growing result, once a round.
@@ -209,7 +209,7 @@ def measure_store(
         for _attempt in range(ATTEMPTS):
             with closing(_opened(model, layers, file, settings)) as store:
                 sides = [
-                    DecodedSide(model, _under(store, routing(store))),
+                    DecodedSide(model, _under(store, nullcontext if routing is None else routing(store))),
                     DecodedSide(model, lambda: resident),
                     DecodedSide(model, nullcontext),
                 ]

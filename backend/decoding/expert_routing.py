@@ -101,7 +101,7 @@ class StoreRouting:
             return chosen
 
         def applied() -> AbstractContextManager[Any]:
-            return rerouted(layers, choose)
+            return rerouted(self._anatomy.layers, choose)
 
         return applied
 
