@@ -164,6 +164,13 @@ def latency(
     batch: Annotated[int, typer.Option(help="Sequences at once; only 1 can be timed.")] = 1,
     execution: Annotated[str, typer.Option(help="gathered or masked.")] = "gathered",
     prefill: Annotated[str, typer.Option(help="How the prompt is read: dense or sparse.")] = "dense",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A routing policy's store, as key=value: cache_share, slots, eviction, scope, direct, readers, "
+            "warm_up."
+        ),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or int8.")] = "float32",
     repeat: Annotated[int, typer.Option(help="Another number measures again what is known.")] = 0,
     device: DeviceOption = "auto",
@@ -172,13 +179,22 @@ def latency(
     root: DataRootOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Time batch-one decoding of one policy on this machine, in turns with the dense model."""
-    from backend.experiments.measure import measure_point
+    """Time batch-one decoding of one policy on this machine.
+
+    A mask policy runs in turns with the dense model; a routing policy with experts loaded from disk, in turns
+    with all of them in memory and with transformers' own.
+    """
+    from backend.experiments.measure import latency_kind, measure_point
 
     evaluation = {
-        "kind": "latency", "text": text, "tokens": tokens, "prompt": prompt, "rounds": rounds, "batch": batch,
-        "execution": execution, "prefill": prefill, "dtype": dtype, "repeat": repeat,
+        "kind": latency_kind(policy), "text": text, "tokens": tokens, "prompt": prompt, "rounds": rounds,
+        "dtype": dtype, "repeat": repeat, **_settings(option or []),
     }  # fmt: skip
+    mask_settings = {"batch": batch, "execution": execution, "prefill": prefill}
+    if evaluation["kind"] == "latency":
+        evaluation |= mask_settings
+    elif mask_settings != {"batch": 1, "execution": "gathered", "prefill": "dense"}:
+        raise UserError("--batch, --execution and --prefill belong to mask policies, not to a mixture's routing.")
     with _Steps() as steps:
         laboratory = _laboratory(home, root, device, threads, steps.report)
         found = measure_point(

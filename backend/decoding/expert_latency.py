@@ -12,7 +12,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +39,10 @@ ATTEMPTS = 3
 _CHECKED_TOKENS = 4
 _BYPASS_UNIT = ", ".join(f"{code} {name}" for code, name in enumerate(BYPASSES))
 
-Routing = Callable[[ExpertStore], AbstractContextManager[Any]]
-"""Makes the context in which a policy re-routes the model, given the store whose resident experts it sees."""
+Applied = Callable[[], AbstractContextManager[Any]]
+"""Makes the context of one turn."""
+Routing = Callable[[ExpertStore], Applied]
+"""Begins a sequence under a policy, which sees the resident experts; what is returned re-routes a turn."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,9 @@ class StoreLatency:
                 "speed_of_resident", medians["speed_of_resident"],
                 _spread(windows["speed_of_resident"]), "× all experts in memory",
             ),
-            ("expert_miss_rate", did.misses / max(1, did.accesses), None, "share of expert accesses"),
-            ("expert_accesses_per_token", did.accesses / tokens, None, "experts/token"),
-            ("expert_misses_per_token", did.misses / tokens, None, "experts/token"),
+            ("miss_rate", did.misses / max(1, did.accesses), None, "share of expert uses"),
+            ("misses_per_token", did.misses / tokens, None, "experts/token, all layers"),
+            ("experts_per_token", did.accesses / did.batches, None, "experts/token, mean over layers"),
             ("loaded_bytes_per_token", did.bytes_read / tokens, None, "B/token"),
             ("load_bytes_per_s", did.bytes_read / did.waited_s if did.waited_s else 0.0, None, "B/s"),
             ("waiting_ms", did.waited_s / tokens * 1e3, None, "ms/token"),
@@ -175,7 +177,7 @@ def measure_store(
     prompt: int,
     warm_up: int,
     rounds: int,
-    routing: Routing = lambda store: nullcontext(),
+    routing: Routing | None = None,
 ) -> Iterator[StoreLatency]:
     """Time a store and its two comparisons in turns; between two rounds the model is untouched.
 
@@ -188,7 +190,7 @@ def measure_store(
         prompt: Length of the prompt.
         warm_up: Tokens fed before timing, on each side and in each round.
         rounds: How many rounds.
-        routing: What re-routes the store's side; by default the model routes as it does.
+        routing: What re-routes the store's side, begun anew in each round; None: nothing does.
 
     Yields:
         The growing result, once a round.
@@ -205,24 +207,13 @@ def measure_store(
     for _ in range(rounds):
         tried: list[StoreRound] = []
         for _attempt in range(ATTEMPTS):
-            store = ExpertStore(
-                model, layers, file, slots=settings.slots, scope=settings.scope, eviction=settings.eviction,
-                seed=settings.seed, direct=settings.direct, readers=settings.readers,
-            )  # fmt: skip
-            try:
-                if settings.direct and store.bypass == "none":
-                    raise UserError(
-                        f"{file.path.parent} lies in memory (tmpfs), so nothing can be loaded from disk "
-                        "there; name a home on a disk with --home."
-                    )
+            with closing(_opened(model, layers, file, settings)) as store:
                 sides = [
-                    DecodedSide(model, lambda store=store: _under(store, routing)),  # type: ignore[misc]
+                    DecodedSide(model, _under(store, nullcontext if routing is None else routing(store))),
                     DecodedSide(model, lambda: resident),
                     DecodedSide(model, nullcontext),
                 ]
                 tried.append(_round(sides, store, ids, prompt, warm_up))
-            finally:
-                store.close()
             if tried[-1].others <= TOLERATED:
                 break
         if result is None:
@@ -238,10 +229,10 @@ class DecodedSide:
 
     Args:
         model: The model.
-        applied: Makes the context of a turn: whose experts run.
+        applied: Makes the context of a turn: whose experts run, and what re-routes.
     """
 
-    def __init__(self, model: Any, applied: Callable[[], AbstractContextManager[Any]]) -> None:
+    def __init__(self, model: Any, applied: Applied) -> None:
         self._model, self._applied = model, applied
         self._cache: Any = None
 
@@ -303,12 +294,26 @@ def check_arithmetic(running: AllResident, layers: Sequence[ExpertLayer]) -> Non
             )
 
 
-@contextmanager
-def _under(store: ExpertStore, routing: Routing) -> Iterator[None]:
-    with ExitStack() as stack:
-        stack.enter_context(store)
-        stack.enter_context(routing(store))
-        yield
+def _opened(
+    model: Any, layers: Sequence[ExpertLayer], file: ExpertFile, settings: StoreSettings
+) -> ExpertStore:
+    store = ExpertStore(model, layers, file, **vars(settings))
+    if settings.direct and store.bypass == "none":
+        store.close()
+        raise UserError(
+            f"{file.path.parent} lies in memory (tmpfs), so nothing can be loaded from disk there; name a "
+            "home on a disk with --home."
+        )
+    return store
+
+
+def _under(store: ExpertStore, rerouted: Applied) -> Applied:
+    @contextmanager
+    def applied() -> Iterator[None]:
+        with store, rerouted():
+            yield
+
+    return applied
 
 
 def _round(

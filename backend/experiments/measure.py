@@ -6,7 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from backend.errors import UserError
-from backend.experiments.evaluations import Evaluation, FidelityEvaluation, RoutingEvaluation
+from backend.experiments.evaluations import (
+    Evaluation,
+    ExpertStoreEvaluation,
+    FidelityEvaluation,
+    LatencyEvaluation,
+    RoutingEvaluation,
+)
 from backend.experiments.events import Measurement
 from backend.experiments.known import KnownResult, known_results
 from backend.experiments.laboratory import Laboratory
@@ -44,7 +50,9 @@ def measure_point(
         miss_rate, misses_per_token, miss_bytes_per_token, experts_per_token, routing_change and more, with
         standard errors, and each layer's miss rate. Of latency: tokens_per_s, ms_per_token_median, p10,
         p90, dense_ms_per_token_median, speedup, mlp_ms, attention_ms, head_ms, overhead_ms, bytes_per_token,
-        bandwidth_bytes_per_s, bandwidth_share and more, times in milliseconds.
+        bandwidth_bytes_per_s, bandwidth_share and more, times in milliseconds. Of an expert store:
+        ms_per_token_median, p10, p90, resident_ms_per_token_median, stock_ms_per_token_median, miss_rate,
+        loaded_bytes_per_token, load_bytes_per_s, waiting_share, page_cache_bypass and more.
 
     Raises:
         UserError: Something asked for is wrong or missing, or the cell failed.
@@ -82,6 +90,18 @@ def quality_kind(policy: str) -> str:
     method = every_method()[policy]
     return next(
         kind.kind for kind in (FidelityEvaluation, RoutingEvaluation) if issubclass(method, kind.takes)
+    )
+
+
+def latency_kind(policy: str) -> str:
+    """Return the kind of evaluation that times a method: latency, or expert_store.
+
+    Raises:
+        UserError: There is no such method.
+    """
+    method = every_method()[policy]
+    return next(
+        kind.kind for kind in (LatencyEvaluation, ExpertStoreEvaluation) if issubclass(method, kind.takes)
     )
 
 

@@ -1,6 +1,7 @@
 """The kinds of evaluation that a sweep can ask for."""
 
 from backend.experiments.evaluations.answers import AnswersEvaluation
+from backend.experiments.evaluations.expert_store import ExpertStoreEvaluation
 from backend.experiments.evaluations.fidelity import FidelityEvaluation
 from backend.experiments.evaluations.kinds import (
     EVALUATIONS,
@@ -17,6 +18,7 @@ __all__ = [
     "EVALUATIONS",
     "AnswersEvaluation",
     "Evaluation",
+    "ExpertStoreEvaluation",
     "FidelityEvaluation",
     "KeptOutcome",
     "LatencyEvaluation",

@@ -10,33 +10,47 @@ from pydantic import field_validator, model_validator
 from backend.errors import UserError
 from backend.experiments.evaluations.kinds import Evaluation, Outcome, evaluation_kind
 from backend.experiments.evaluations.latency import FEWEST_TOKENS
+from backend.residency import Eviction
+from backend.routing.cache_conditional import CacheConditional
+from backend.routing.policy import RoutingPolicy
 from backend.settings import setting
-from backend.sparsity.policy import Policy
 
 if TYPE_CHECKING:
+    from backend.decoding.expert_latency import StoreSettings
+    from backend.decoding.expert_layers import ExpertLayer
     from backend.experiments.laboratory import Laboratory
+
+HALF = 0.5
+"""Share of the experts that is in memory unless a setting says otherwise."""
 
 
 @evaluation_kind
 class ExpertStoreEvaluation(Evaluation):
-    """Batch-one decoding with experts loaded from disk, in turns with all in memory and with stock."""
+    """Batch-one decoding with experts loaded from disk, in turns with all in memory and with stock.
+
+    A policy that looks at a cache brings its size and rule; for the others they are set here.
+    """
 
     kind = "expert_store"
+    takes = RoutingPolicy
     on_this_machine = True
 
-    share: float = setting(
-        0.5, "Share of the routed experts that the slots hold.", unit="share of routed experts", gt=0, le=1
-    )
+    cache_share: float | None = setting(
+        None,
+        "Share of the routed experts that are in memory; by default the policy's cache, or half of them.",
+        unit="share of experts", symbol="C/N", gt=0, le=1,
+    )  # fmt: skip
     slots: int | None = setting(
         None,
-        "Slots of each layer (of all layers together for a global cache), in place of a share.",
-        unit="experts",
-        ge=1,
-    )
+        "Experts of a layer in memory (of all layers together for a global cache), in place of a share.",
+        unit="experts", symbol="C", ge=1,
+    )  # fmt: skip
     scope: Literal["per-layer", "global"] = setting(
         "per-layer", "A cache for each layer, or one that all layers share."
     )
-    eviction: Literal["lru", "lfu", "random"] = setting("lru", "Which idle expert gives way to a miss.")
+    eviction: Literal["lru", "lfu", "random"] | None = setting(
+        None, "Which idle expert gives way to a miss; by default the policy's rule, or lru."
+    )
     seed: int = setting(0, "Seed of the random rule.", ge=0)
     direct: bool = setting(
         True, "Read past the operating system's page cache; off, a miss may be a copy in memory."
@@ -73,14 +87,36 @@ class ExpertStoreEvaluation(Evaluation):
         """Number of rounds."""
         return self.rounds
 
-    def outcomes(self, laboratory: Laboratory, model: str, policy: Policy) -> Iterator[Outcome]:
+    def check(self, policy: Any) -> None:
+        """Refuse an oracle, and a policy whose cache is another one than the store's."""
+        if policy.how == "oracle":
+            raise UserError(f"{policy.title} is an oracle, so it has no latency; choose another policy.")
+        if not policy.looks_at_cache:
+            return
+        if self.scope == "global":
+            raise UserError(
+                f"{policy.title} looks at a cache of each layer, so it cannot run on one that all layers "
+                "share."
+            )
+        for name in ("cache_share", "slots", "eviction"):
+            asked, looked_at = getattr(self, name), getattr(policy, name, None)
+            if asked is not None and asked != looked_at:
+                raise UserError(
+                    f"{policy.title} looks at a cache with {name} {looked_at}, and the store is asked for "
+                    f"{asked}; leave it out here, and the store is what the policy looks at."
+                )
+
+    def outcomes(self, laboratory: Laboratory, model: str, policy: Any) -> Iterator[Outcome]:
         """Time the store round by round."""
         from backend.decoding.expert_file import store_experts
-        from backend.decoding.expert_latency import StoreSettings, measure_store
+        from backend.decoding.expert_latency import measure_store
         from backend.decoding.expert_layers import find_expert_layers
+        from backend.decoding.expert_routing import StoreRouting
         from backend.evaluation.windows import cut_windows
+        from backend.experiments.evaluations.routing import calibration_of
 
-        loaded = laboratory.subject(model, self.dtype).loaded
+        subject = laboratory.subject(model, self.dtype)
+        loaded = subject.loaded
         length = self.prompt + self.warm_up + self.tokens
         limit = getattr(loaded.config.get_text_config(), "max_position_embeddings", None)
         if limit is not None and length > limit:
@@ -89,17 +125,20 @@ class ExpertStoreEvaluation(Evaluation):
                 f"{limit:,}."
             )
         layers = find_expert_layers(loaded.model)
+        settings = self._store_settings(policy, layers)
+        routing = None
+        if policy.name != "original":
+            routing = StoreRouting(
+                subject.routing.anatomy,
+                layers,
+                policy,
+                slots=settings.slots,
+                prompt=self.prompt,
+                calibration=calibration_of(laboratory, subject) if policy.calibration else None,
+            )
         report = laboratory.report or (lambda message, share: None)
         file = store_experts(layers, laboratory.home.experts, f"{loaded.sha256} {self.dtype}", report)
         windows = cut_windows(laboratory.text(self.text), loaded.tokenizer, 1, length)
-        settings = StoreSettings(
-            self._slots([layer.experts for layer in layers]),
-            self.scope,
-            self.eviction,
-            self.seed,
-            self.direct,
-            self.readers,
-        )
         yield from measure_store(
             loaded.model,
             layers,
@@ -109,10 +148,17 @@ class ExpertStoreEvaluation(Evaluation):
             prompt=self.prompt,
             warm_up=self.warm_up,
             rounds=self.rounds,
+            routing=routing,
         )
 
-    def _slots(self, experts: list[int]) -> int:
-        if self.slots is not None:
-            return self.slots
-        whole = sum(experts) if self.scope == "global" else max(experts)
-        return int(self.share * whole + 1e-9)  # 0.29 · 100 is a little less than 29 in floating point
+    def _store_settings(self, policy: RoutingPolicy, layers: tuple[ExpertLayer, ...]) -> StoreSettings:
+        from backend.decoding.expert_latency import StoreSettings
+
+        counts = [layer.experts for layer in layers]
+        share, slots = self.cache_share or HALF, self.slots
+        eviction: Eviction = self.eviction or "lru"
+        if isinstance(policy, CacheConditional):
+            share, slots, eviction = policy.cache_share, policy.slots, policy.eviction
+        whole = sum(counts) if self.scope == "global" else max(counts)
+        fitting = int(share * whole + 1e-9) if slots is None else slots  # 0.29 · 100 is less than 29
+        return StoreSettings(fitting, self.scope, eviction, self.seed, self.direct, self.readers)

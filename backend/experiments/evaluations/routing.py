@@ -69,7 +69,7 @@ class RoutingEvaluation(FidelityEvaluation):
         reference = self._reference(laboratory, subject)
         cache = CacheSetup(self.cache_share, self.slots, self.eviction, self.start)
         for result in evaluate_routing(
-            subject.routing, policy, reference, cache, lambda: _calibration(laboratory, subject)
+            subject.routing, policy, reference, cache, lambda: calibration_of(laboratory, subject)
         ):
             yield RoutingOutcome(result, subject.loaded.name)
 
@@ -125,7 +125,7 @@ class RoutingOutcome:
         save_routing_record(home, record, cell.id, cell.description(), provenance)
 
 
-def _calibration(laboratory: Laboratory, subject: Subject) -> Calibration:
+def calibration_of(laboratory: Laboratory, subject: Subject) -> Calibration:
     """Measure each layer's sensitivity on text that no evaluation reads, once a model."""
     from backend.evaluation.windows import cut_windows
     from backend.routing.calibration import layer_sensitivities
