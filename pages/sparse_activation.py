@@ -12,11 +12,14 @@ from backend.figures.sparse_activation import (
     PROTOCOLS,
     ROLES,
     SHOWN,
+    UNITS,
     Across,
     Protocol,
     alike_map,
+    claim_gap,
     label_control,
     metric_curves,
+    with_variants,
 )
 from pages._shared.activation_data import Model, Stored, points_of, stored, verdicts_of
 from pages._shared.activation_missing import missing
@@ -62,14 +65,20 @@ def page() -> None:
     found = stored(opened)
     models = {model.label: model for model in found.models()}
     model = models[address.choice("Model", list(models), "model", width=320)]
-    show_verdict(verdicts_of(opened, model), model.name)
+    verdicts = verdicts_of(opened, model)
+    show_verdict(verdicts, model.name)
+    if verdicts:
+        st.header("The gap to the claim")
+        height = 150 + 80 * len(verdicts)
+        show_figure(claim_gap(verdicts, model.name), "gap", height=height, paper=(5.5, 2.6))
     st.header("Metric against ratio")
     protocol = _protocol(address)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         points = _points(opened, address, found, protocol, model)
         metric = _metric(address, protocol)
+        units = _units(address, points)
         across, log = _axes(address)
-    _curves(address, protocol, metric, points, across, log)
+    _curves(address, protocol, metric, points, units, across, log)
     if "wrong label" in protocol.roles:
         st.header("What the label gives")
         _labels(address, protocol, metric, points)
@@ -108,6 +117,15 @@ def _metric(address: Address, protocol: Protocol) -> str:
     return names[address.choice("Metric (vertical)", list(names), key, width=260)]
 
 
+def _units(address: Address, points: pd.DataFrame | None) -> str:
+    """Return what is kept or dropped; there is a choice where more than neurons were measured."""
+    there = {"mlp"} if points is None else {"mlp", *(each.units for each in with_variants(points)["variant"])}
+    names = {title: units for units, title in UNITS.items() if units in there}
+    if len(names) == 1:
+        return "mlp"
+    return names[address.choice("Units", list(names), "units", width=180, help="What is kept or dropped.")]
+
+
 def _axes(address: Address) -> tuple[Across, bool]:
     """Return what lies across, and whether the vertical axis is logarithmic."""
     names: dict[str, Across] = {AXES[name].label: name for name in get_args(Across)}
@@ -119,7 +137,13 @@ def _axes(address: Address) -> tuple[Across, bool]:
 
 
 def _curves(
-    address: Address, protocol: Protocol, metric: str, points: pd.DataFrame | None, across: Across, log: bool
+    address: Address,
+    protocol: Protocol,
+    metric: str,
+    points: pd.DataFrame | None,
+    units: str,
+    across: Across,
+    log: bool,
 ) -> None:
     kinds = address.several(
         "Kinds", list(_KINDS), "kinds", default=list(_KINDS),
@@ -129,7 +153,7 @@ def _curves(
         st.info("This protocol is not stored for this model; the sweep that makes it is offered below.")
         return
     roles = {_KINDS[kind] for kind in kinds} & set(protocol.roles)
-    spec = metric_curves(points, metric, protocol.title, roles=roles, across=across, log=log)
+    spec = metric_curves(points, metric, protocol.title, roles=roles, units=units, across=across, log=log)
     if spec.series:
         show_figure(spec, "curves", height=560)
     else:

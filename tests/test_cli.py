@@ -179,7 +179,7 @@ def test_a_verdict_is_said_from_stored_answers(backend, tiny_folder, tmp_path):
     backend("sweep", file)
     found = json.loads(backend("verdict", "--model", tiny_folder.name, "--json"))
     (verdict,) = found["verdicts"]
-    assert verdict["protocol"] == "answers, forced"
+    assert verdict["protocol"] == "forced answers"
     assert verdict["loss"]["n"] == 3
     assert set(verdict["wrong"]) == {"second"}
     assert found["answer"].startswith(f"On {tiny_folder.name}, 80 % sparsity")

@@ -12,6 +12,8 @@ from backend.home import REPOSITORY, SEED
 from backend.models import CATALOG
 from backend.results import Store, queries
 from backend.results.generations import generation, generation_runs, hurt, prompts_in
+from backend.sparsity import METHODS
+from backend.sparsity.calibrated import Calibrated
 
 MEGABYTE = 1_000_000
 
@@ -22,26 +24,65 @@ def store(home):
         yield opened
 
 
-@pytest.mark.parametrize("file", ["seed", "dip-ca", "dip-ca-headline", "int8", "latency", "latency-int8"])
+FILES = {
+    "seed": "wikitext2-16k", "dip-ca": "dip-ca-4k", "dip-ca-headline": "dip-ca-16k", "int8": "int8-16k",
+    "latency": "latency", "latency-int8": "latency-int8",
+}  # fmt: skip
+"""Sweeps by the folders of the seed with their results; those of sparse activation are named alike."""
+FILES |= {
+    path.stem: path.stem
+    for path in (REPOSITORY / "data" / "sweeps").glob("*.yaml")
+    if path.stem not in FILES and (SEED / path.stem).is_dir()
+}
+
+
+def canonical(settings):
+    return json.dumps(settings, sort_keys=True)
+
+
+def test_every_folder_of_the_seed_is_a_sweeps_or_the_recordings():
+    folders = {path.name for path in SEED.iterdir() if path.is_dir()}
+    assert folders == {*FILES.values(), "recordings"}
+
+
+@pytest.mark.parametrize("file", FILES)
 def test_every_cell_of_the_seed_sweeps_is_there_when_the_program_first_opens(store, file):
     sweep = Sweep.from_yaml(REPOSITORY / "data" / "sweeps" / f"{file}.yaml")
-    asked = sweep.evaluation
-    points = queries.points(
-        store, model="smollm2-135m", text="wikitext2", kind=asked.kind, tokens=asked.tokens, dtype=asked.dtype
-    )
-    wanted = {(plan.policy.name, str(sorted(plan.policy.canonical().items()))) for plan in sweep.plans()}
+    asked = {"version": sweep.evaluation.version, **sweep.evaluation.canonical()}
+    points = queries.points(store, model="smollm2-135m", text=sweep.evaluation.text)
     there = {
-        (row.policy, str(sorted(json.loads(row.settings).items())))
-        for row in points[["policy", "settings"]].itertuples()
+        (row.policy, canonical(json.loads(row.settings)))
+        for row in points[["policy", "settings", "evaluation"]].itertuples()
+        if json.loads(row.evaluation) == asked
     }
+    wanted = {(plan.policy.name, canonical(plan.policy.canonical())) for plan in sweep.plans()}
     assert wanted <= there
 
 
 def test_the_seed_is_of_the_catalogs_model_and_the_raw_test_text(store):
     points = queries.points(store)
     assert set(points["model_sha256"]) == {CATALOG["smollm2-135m"].source.weights_sha256}
-    assert set(points["text_sha256"]) == {WIKITEXT2_SHA256}
-    assert (points["how"].eq("oracle") == points["policy"].eq("glu_oracle")).all()
+    assert set(points.loc[points["text"] == "wikitext2", "text_sha256"]) == {WIKITEXT2_SHA256}
+    assert (points.groupby("text")["text_sha256"].nunique() == 1).all()
+
+
+def test_what_cannot_be_realised_is_an_oracles_number_and_nothing_else_is(store):
+    points = queries.points(store)
+    usable = points["policy"].map({name: m.realisable and m.label_free for name, m in METHODS.items()})
+    assert (points["how"].eq("oracle") == ~usable.astype(bool)).all()
+    assert not points.loc[points["how"] == "oracle", "speedup"].notna().any()
+
+
+def test_what_is_fitted_shares_nothing_with_what_is_evaluated(store):
+    fitted = [name for name, method in METHODS.items() if issubclass(method, Calibrated)]
+    points = queries.points(store)
+    cells = points.loc[points["policy"].isin(fitted), "cell_id"]
+    found = store.rows(
+        "SELECT cell_id, value FROM measurements SEMI JOIN latest USING (cell_id, run_id) "
+        "WHERE metric = 'calibration_overlap'"
+    )
+    assert {cell for cell, _ in found} == set(cells)
+    assert all(value < 0.01 for _, value in found)
 
 
 def test_the_seed_says_what_it_should_say(store):

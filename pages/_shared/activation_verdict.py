@@ -31,26 +31,26 @@ def show_verdict(verdicts: list[Verdict], model: str) -> None:
             "model's BLEU against its own answers (100 by definition), or of top-1 agreement with it, at "
             "80 % of the MLP neurons dropped; ± one standard error over questions or windows. A claim is "
             "decided two standard errors from its 5 %. The label's part is the paired share of what the "
-            "right label kept that is gone with the first wrong one."
+            "right label kept that is gone with the wrong ones, in the order of their columns."
         )
 
 
 def _row(found: Verdict) -> dict[str, str | int]:
-    label = next(iter(found.label_share.values()), None)
     return {
         "Protocol": found.protocol,
         "Under 5 % loss": _HOLDS[found.holds],
         "Loss ↓": _percent(found.loss),
+        "Beyond 5 %": _percent(found.gap, sign=True),
         "Second choice": _percent(found.wrong.get("second")),
         "Random token": _percent(found.wrong.get("random")),
-        "Label's part": _percent(label),
+        "Label's part": " · ".join(map(_percent, found.label_share.values())) or "not measured",
         "Magnitude": _percent(found.label_free),
         "n": found.loss.n,
     }
 
 
-def _percent(found: Estimate | None) -> str:
+def _percent(found: Estimate | None, *, sign: bool = False) -> str:
     if found is None:
         return "not measured"
     spread = None if found.stderr is None else 100 * found.stderr
-    return f"{with_error(Estimate(100 * found.value, spread, found.n), '{:.1f}')} %"
+    return f"{with_error(Estimate(100 * found.value, spread, found.n), '{:.1f}', sign=sign)} %"

@@ -49,7 +49,8 @@ def setting_control(
     if get_origin(field.annotation) is Literal:
         choices = choices or get_args(field.annotation)
     if any(get_origin(kind) is tuple for kind in (field.annotation, *kinds)):
-        return _several(label, choices, optional, unset, shown, asked)
+        found = _several(label, choices, optional, unset, shown, asked)
+        return found[0] if _one_will_do(field) and found is not None and len(found) == 1 else found
     if choices is not None:
         return _choice(label, choices, optional, unset, shown, asked)
     if field.annotation is bool:
@@ -57,6 +58,12 @@ def setting_control(
     if int in kinds or float in kinds:
         return _number(field, label, whole=int in kinds, unset=unset if optional else None, asked=asked)
     return st.text_input(label, placeholder=unset if optional else None, **asked) or None
+
+
+def _one_will_do(field: SettingField) -> bool:
+    """Tell whether a setting takes one number as well as several (a share, or one a layer)."""
+    kinds = () if get_origin(field.annotation) is tuple else get_args(field.annotation)
+    return any(get_origin(kind) is not tuple and kind is not type(None) for kind in kinds)
 
 
 def label_of(field: SettingField) -> str:
@@ -124,7 +131,8 @@ def _several(
     value = st.session_state.get(asked["key"])
     if choices is None:
         if not isinstance(value, str):
-            st.session_state[asked["key"]] = ", ".join(f"{each:g}" for each in value or ())
+            known = value if isinstance(value, list | tuple) else () if value is None else (value,)
+            st.session_state[asked["key"]] = ", ".join(f"{each:g}" for each in known)
         text = st.text_input(label, placeholder=unset, **asked) or ""
         try:
             found: list[Any] = [float(part) for part in text.split(",") if part.strip()]

@@ -17,6 +17,7 @@ from backend.figures.sparse_activation import (
     Variant,
     alike_map,
     answer,
+    claim_gap,
     label_control,
     metric_curves,
     variants,
@@ -69,7 +70,7 @@ def values(cells: list[str], metric: str) -> pd.DataFrame:
 
 
 def evidence() -> Evidence:
-    return Evidence("answers, forced", "bleu", points(), values)
+    return Evidence("forced answers", "bleu", points(), values)
 
 
 def test_each_label_is_a_series_of_its_own_and_says_which():
@@ -129,7 +130,9 @@ def test_the_verdict_is_made_of_the_stored_values():
     assert "loses 3.9 ± 0.4 % of BLEU" in found.sentence
     assert "n = 4" in found.sentence
     said = answer([found], "test-model")
-    assert said.startswith("On test-model, 80 % sparsity at under 5 % loss holds in answers, forced")
+    assert said.startswith(
+        "On test-model, “80 % sparsity at under 5 % loss” holds in forced answers (loss 3.9"
+    )
     assert "62.4" in said
 
 
@@ -147,7 +150,7 @@ def test_a_claim_is_decided_two_standard_errors_from_the_limit(own, holds, monke
 def test_what_was_not_measured_is_not_said():
     rest = points()
     rest = rest[rest["policy"] != "corrected_gxo"]
-    assert verdict(Evidence("answers, forced", "bleu", rest, values)) is None
+    assert verdict(Evidence("forced answers", "bleu", rest, values)) is None
     assert "Nothing is stored" in answer([], "test-model")
 
 
@@ -209,3 +212,41 @@ def test_no_oracle_enters_the_front_of_trade_offs():
     oracles = [name for name in METHODS if name in ("gxo", "corrected_gxo", "dense_magnitude", "snip")]
     labels = {series.name: series.label for series in spec.series}
     assert all("oracle" in next(v for k, v in labels.items() if k.startswith(name)) for name in oracles)
+
+
+def test_the_gap_to_the_claim_has_a_row_a_protocol_and_the_claims_line():
+    found = verdict(evidence())
+    spec = claim_gap([found, found], "test-model")
+    losses = {series.name: series for series in spec.series}
+    own = losses["corrected_gxo[label=own]"]
+    assert own.x == pytest.approx((3.875, 3.875))
+    assert own.x_err[0] == pytest.approx(100 * found.loss.stderr)
+    assert losses["corrected_gxo[label=second]"].x[0] == pytest.approx(63.875)
+    assert losses["dense_magnitude"].x[0] == pytest.approx(70)
+    (claim,) = spec.baselines
+    assert (claim.value, claim.role, claim.axis) == (5, "claim", "x")
+    assert [text for _, text in spec.y.ticks] == ["Forced answers", "Forced answers"]
+    assert len({y for series in spec.series for y in series.y}) == 8, "no two points lie on each other"
+    assert spec.provenance.runs == ("run-of-test-data",)
+
+
+def test_protocols_are_grouped_by_what_they_say(monkeypatch):
+    held = verdict(evidence())
+    monkeypatch.setitem(VALUES, ("corrected_gxo", "own", 0.2), [70.0, 72.0, 74.0, 71.0])
+    lost = verdict(evidence())
+    said = answer([held, lost, lost], "test-model")
+    assert "does not hold in forced answers (loss 28.3 ± 0.9 %) and forced answers (loss 28.3" in said
+    assert "; it holds in forced answers (loss 3.9" in said
+    assert "a mask made for the dense model's second choice instead loses 62.4" in said
+    assert "and for the random token instead loses" in said
+
+
+def test_heads_and_both_are_series_of_their_own():
+    settings = [make_policy("snip", {"keep": 0.2, "units": units}).canonical() for units in ("mlp", "heads")]
+    rows = points().iloc[:2].assign(policy="snip", settings=[json.dumps(each) for each in settings])
+    both = metric_curves(rows, "bleu", "")
+    assert [series.name for series in both.series] == ["snip[label=own]", "snip[label=own, units=heads]"]
+    assert both.series[0].style != both.series[1].style
+    assert "attention heads" in both.series[1].label
+    only = metric_curves(rows, "bleu", "", units="heads")
+    assert [series.name for series in only.series] == ["snip[label=own, units=heads]"]

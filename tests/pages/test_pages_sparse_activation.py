@@ -48,14 +48,15 @@ def labels(spec: Any) -> list[str]:
 def test_the_verdict_stands_on_top_with_its_numbers(activation_home: Home, open_page: Open) -> None:
     page = open_page("sparse_activation")
     top = page.markdown[1].value
-    assert f"On {MODEL}, 80 % sparsity at under 5 % loss" in top
-    assert "answers, forced (loss 3.9 ±" in top
-    assert "goes with the label" in top
+    assert f"On {MODEL}, “80 % sparsity at under 5 % loss”" in top
+    assert "forced answers (loss 3.9 ±" in top
+    assert "%: the label's part; without any label, magnitude loses" in top
     assert "magnitude loses 39.9" in top
     table = next(frame.value for frame in page.dataframe if "Protocol" in frame.value.columns)
-    assert list(table["Protocol"]) == ["answers, forced", "answers, free", "text, teacher-forced"]
+    assert list(table["Protocol"]) == ["forced answers", "free answers", "teacher-forced text"]
     assert table.loc[0, "Second choice"].startswith("63.9 ±")
     assert table.loc[1, "Second choice"] == "not measured"
+    assert table.loc[0, "Beyond 5 %"].startswith("−1.1 ±")
     assert not page.warning
 
 
@@ -86,6 +87,9 @@ def test_every_protocol_has_its_own_points(
     assert ('"form":"free"' in evaluation.replace(" ", "")) == (form == "free")
     assert ("labels" in drawn) == (protocol in ("A forced", "B on text"))
     assert drawn["alike_map"].heat.columns == ("0", "1", "2", "3")
+    assert [text for _, text in drawn["gap"].y.ticks] == [
+        "Forced answers", "Free answers", "Teacher-forced text",
+    ]  # fmt: skip
 
 
 def test_controls_stand_in_the_address(activation_home: Home, open_page: Open, drawn: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Figures and sentences of the sparse-activation page; protocols and labels are never mixed in one series."""
 
 from backend.figures.sparse_activation.alike import alike_map
+from backend.figures.sparse_activation.claim_gap import claim_gap
 from backend.figures.sparse_activation.labels import label_control
 from backend.figures.sparse_activation.metric_curves import AXES, SHOWN, Across, metric_curves
 from backend.figures.sparse_activation.protocols import PROTOCOLS, Protocol
@@ -8,6 +9,7 @@ from backend.figures.sparse_activation.stored import verdicts
 from backend.figures.sparse_activation.variants import (
     LABELS,
     ROLES,
+    UNITS,
     Role,
     Variant,
     variant_of,
@@ -22,6 +24,7 @@ __all__ = [
     "PROTOCOLS",
     "ROLES",
     "SHOWN",
+    "UNITS",
     "Across",
     "Evidence",
     "Protocol",
@@ -30,6 +33,7 @@ __all__ = [
     "Verdict",
     "alike_map",
     "answer",
+    "claim_gap",
     "label_control",
     "metric_curves",
     "variant_of",

@@ -17,7 +17,7 @@ _NEAR = 1e-6
 
 
 def label_control(
-    points: pd.DataFrame, metric: str, keep: float, policy: str = "corrected_gxo"
+    points: pd.DataFrame, metric: str, keep: float, policy: str = "corrected_gxo", units: str = "mlp"
 ) -> FigureSpec:
     """Return one method's metric under each label, and label-free methods beside it, one row each.
 
@@ -26,6 +26,7 @@ def label_control(
         metric: A name of ``SHOWN``.
         keep: The share of units kept.
         policy: The method whose label is exchanged.
+        units: What is kept or dropped.
 
     Raises:
         UserError: The metric is unknown.
@@ -33,7 +34,8 @@ def label_control(
     shown = SHOWN[metric]
     known = with_variants(points[points[metric].notna()])
     known = known[(known["keep"] - keep).abs() < _NEAR]
-    chosen = [each for each in variants(known) if each.policy in (policy, *LABEL_FREE)]
+    compared = (policy, *LABEL_FREE)
+    chosen = [each for each in variants(known) if each.policy in compared and each.units == units]
     rows = [(each, known[known["variant"] == each].iloc[-1]) for each in chosen]
     series = [_row(place, each, row, shown) for place, (each, row) in enumerate(rows)]
     ticks = tuple((float(place), _name(each, policy)) for place, (each, _) in enumerate(rows))

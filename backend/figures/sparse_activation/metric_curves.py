@@ -45,6 +45,7 @@ def metric_curves(
     title: str,
     *,
     roles: Collection[Role] | None = None,
+    units: str | None = None,
     across: Across = "keep",
     log: bool = False,
 ) -> FigureSpec:
@@ -55,6 +56,7 @@ def metric_curves(
         metric: A name of ``SHOWN``.
         title: What the protocol is, for the figure's title.
         roles: Only variants with these roles; None for all.
+        units: Only variants that keep or drop these; None for all.
         across: What lies across: the share kept that was asked for, or a density that was measured.
         log: Logarithmic vertical axis (values of 0 and less are left out).
 
@@ -64,7 +66,11 @@ def metric_curves(
     shown = SHOWN[metric]
     known = with_variants(points[points[metric].notna()])
     known = known[known[across].notna()]
-    chosen = [each for each in variants(known) if roles is None or each.role in roles]
+    chosen = [
+        each
+        for each in variants(known)
+        if (roles is None or each.role in roles) and units in (None, each.units)
+    ]
     series = [_series(known[known["variant"] == each], each, shown, across, log) for each in chosen]
     drawn = known[known["variant"].isin(chosen)]
     return FigureSpec(

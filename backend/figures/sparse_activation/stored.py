@@ -33,7 +33,7 @@ def _answers(store: Store, model_sha256: str, form: str) -> Evidence | None:
     keys = ("model_sha256", "text_sha256", "questions", "max_tokens", "form", "prompt", "dtype")
     first: dict[str, Any] = {key: table.iloc[0][key] for key in keys}
     first |= {key: int(first[key]) for key in ("questions", "max_tokens")}
-    return _evidence(store, f"answers, {form}", "bleu", attribution.answer_points(store, **first))
+    return _evidence(store, f"{form} answers", "bleu", attribution.answer_points(store, **first))
 
 
 def _text(store: Store, model_sha256: str) -> Evidence | None:
@@ -43,7 +43,7 @@ def _text(store: Store, model_sha256: str) -> Evidence | None:
     for row in table[table["model_sha256"] == model_sha256][list(keys)].to_dict("records"):
         points = queries.points(store, kind="fidelity", **{str(key): value for key, value in row.items()})
         if {SUBJECT, FREE} <= set(points["policy"]):
-            return _evidence(store, "text, teacher-forced", "agreement", points)
+            return _evidence(store, "teacher-forced text", "agreement", points)
     return None
 
 

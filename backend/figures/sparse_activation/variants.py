@@ -21,6 +21,8 @@ LABELS = {
     "random": "wrong label: random token",
 }
 ROLES: tuple[Role, ...] = get_args(Role)
+UNITS = {"mlp": "MLP neurons", "heads": "Attention heads", "both": "Neurons and heads"}
+"""What is kept or dropped, by the setting's value."""
 WRONG = ("second", "random")
 CONTROLS = ("random",)
 
@@ -33,16 +35,19 @@ class Variant:
         policy: The method's name.
         label: Whose log-probability it attributes; "" for a method without a label.
         others: Its other settings that are not the defaults, as "metric=magnitude".
+        units: What is kept or dropped: "mlp" (neurons), "heads" or "both".
     """
 
     policy: str
     label: str = ""
     others: str = ""
+    units: str = "mlp"
 
     @property
     def key(self) -> str:
         """Names the series: no two variants share one."""
-        said = ", ".join(part for part in (self.label and f"label={self.label}", self.others) if part)
+        units = "" if self.units == "mlp" else f"units={self.units}"
+        said = ", ".join(part for part in (self.label and f"label={self.label}", self.others, units) if part)
         return f"{self.policy}[{said}]" if said else self.policy
 
     @property
@@ -62,13 +67,14 @@ class Variant:
         """Its name in a legend: an oracle and a label say so."""
         asides = [LABELS[self.label]] if self.label else []
         asides += [self.others] if self.others else []
+        asides += [UNITS[self.units].lower()] if self.units != "mlp" else []
         asides += ["label-free oracle"] if self.role == "label-free oracle" else []
         return f"{title_of(self.policy)} ({', '.join(asides)})" if asides else title_of(self.policy)
 
     @property
     def style(self) -> Style:
         """Its colour is the method's; marker and dash are its own."""
-        if self.label in ("", "own") and not self.others:
+        if self.label in ("", "own") and not self.others and self.units == "mlp":
             return style_of(self.policy)
         return _variant_style(self)
 
@@ -85,8 +91,10 @@ def variant_of(policy: str, settings: str) -> tuple[Variant, float | None]:
     keep = said.pop(method.sweep_setting if method is not None and method.sweep_setting else "keep", None)
     label = str(said.pop("label", ""))
     defaults = {} if method is None else {field.name: field.default for field in method.describe()}
-    others = (f"{key}={value}" for key, value in said.items() if defaults.get(key) != value)
-    return Variant(policy, label, ", ".join(others)), float(keep) if isinstance(keep, int | float) else None
+    units = str(said.pop("units", "mlp"))
+    others = ", ".join(f"{key}={value}" for key, value in said.items() if defaults.get(key) != value)
+    found = Variant(policy, label, others, units)
+    return found, float(keep) if isinstance(keep, int | float) else None
 
 
 def with_variants(points: pd.DataFrame) -> pd.DataFrame:
@@ -103,7 +111,13 @@ def variants(points: pd.DataFrame) -> list[Variant]:
     order = {name: place for place, name in enumerate(STYLES)}
     found = {variant for variant in points["variant"] if variant.policy != "dense"}
     return sorted(
-        found, key=lambda each: (ROLES.index(each.role), order.get(each.policy, len(order)), each.key)
+        found,
+        key=lambda each: (
+            ROLES.index(each.role),
+            each.units != "mlp",
+            order.get(each.policy, len(order)),
+            each.key,
+        ),
     )
 
 
@@ -122,6 +136,7 @@ def _variant_style(variant: Variant) -> Style:
     alike = [name for name in METHODS if style_of(name).colour == base.colour]
     labels = [*LABELS, ""]
     place = alike.index(variant.policy) * len(labels) + labels.index(variant.label)
-    if variant.others:
-        place += len(alike) * len(labels) + sum(variant.others.encode()) % 7
+    if variant.others or variant.units != "mlp":
+        said = f"{variant.others}{list(UNITS).index(variant.units) or ''}"
+        place += len(alike) * len(labels) + sum(said.encode()) % 7
     return free[place % len(free)]

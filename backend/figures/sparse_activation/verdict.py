@@ -31,7 +31,7 @@ class Evidence:
     """What one protocol stored.
 
     Attributes:
-        name: The protocol in a few words ("answers, forced").
+        name: The protocol in two words that a sentence can take up ("forced answers").
         metric: Column that the loss is of: ``bleu`` for answers, ``agreement`` for text.
         points: Its rows.
         values: Returns values by question or window.
@@ -49,12 +49,17 @@ class Evidence:
 
     def of(self, variant: Variant, keep: float) -> list[float] | None:
         """Return the metric's values of one variant at one share kept, None where it was not measured."""
+        row = self.row(variant, keep)
+        if row is None:
+            return None
+        found = self.values([str(row["cell_id"])], self.metric)
+        return None if found.empty else [float(value) for value in found.iloc[0].dropna()]
+
+    def row(self, variant: Variant, keep: float) -> pd.Series | None:
+        """Return the point of one variant at one share kept, None where it was not measured."""
         known = with_variants(self.points)
         known = known[(known["variant"] == variant) & ((known["keep"] - keep).abs() < _NEAR)]
-        if known.empty:
-            return None
-        found = self.values([str(known.iloc[-1]["cell_id"])], self.metric)
-        return None if found.empty else [float(value) for value in found.iloc[0].dropna()]
+        return None if known.empty else known.iloc[-1]
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Verdict:
         wrong: Label → share lost with that wrong label.
         label_share: Label → how much of what the paper's method kept is gone with that wrong label, paired.
         label_free: Share lost by magnitude, which has no label; None where it was not measured.
+        runs: The runs that measured it.
         sentence: All that in one sentence.
     """
 
@@ -79,6 +85,7 @@ class Verdict:
     wrong: Mapping[str, Estimate]
     label_share: Mapping[str, Estimate]
     label_free: Estimate | None
+    runs: tuple[str, ...]
     sentence: str
 
 
@@ -96,6 +103,9 @@ def verdict(evidence: Evidence, sparsity: float = SPARSITY) -> Verdict | None:
     loss = _loss(own, evidence.dense)
     gap = Estimate(loss.value - ALLOWED_LOSS, loss.stderr, loss.n)
     wrong, share = {}, {}
+    read = (Variant(SUBJECT, "own"), *(Variant(SUBJECT, label) for label in WRONG), Variant(FREE))
+    rows = [row for each in read if (row := evidence.row(each, keep)) is not None]
+    runs = tuple(sorted({str(row["run_id"]) for row in rows}))
     for label in WRONG:
         values = evidence.of(Variant(SUBJECT, label), keep)
         if values is not None and len(values) == len(own):
@@ -104,7 +114,7 @@ def verdict(evidence: Evidence, sparsity: float = SPARSITY) -> Verdict | None:
     free = evidence.of(Variant(FREE), keep)
     label_free = None if free is None else _loss(free, evidence.dense)
     holds = _decided(gap)
-    found = Verdict(evidence.name, loss, gap, holds, wrong, share, label_free, "")
+    found = Verdict(evidence.name, loss, gap, holds, wrong, share, label_free, runs, "")
     return Verdict(**{**vars(found), "sentence": _sentence(found, evidence, sparsity)})
 
 
@@ -112,23 +122,25 @@ def answer(verdicts: list[Verdict], model: str) -> str:
     """Return the page's one sentence: does the claim hold on this model, and how much of it is the label?"""
     if not verdicts:
         return f"Nothing is stored yet that could test the claim on {model}."
+    outcomes = {False: "does not hold", None: "is undecided", True: "holds"}
     said = []
-    for each in verdicts:
-        word = {True: "holds", False: "does not hold", None: "is undecided"}[each.holds]
-        said.append(f"{word} in {each.protocol} (loss {_percent(each.loss)})")
-    text = f"On {model}, 80 % sparsity at under 5 % loss " + "; ".join(said)
-    label = next(((each, name, share) for each in verdicts for name, share in each.label_share.items()), None)
-    if label is not None:
-        each, name, share = label
-        text += (
-            f". Of what is kept in {each.protocol}, {_percent(share)} goes with the label (mask made for the "
-            f"{_LABEL_WORDS[name]} instead)"
-        )
+    for outcome, words in outcomes.items():
+        alike = [f"{v.protocol} (loss {_percent(v.loss)})" for v in verdicts if v.holds is outcome]
+        if alike:
+            said.append(f"{words} in {' and '.join(alike)}")
+    text = f"On {model}, “80 % sparsity at under 5 % loss” " + "; it ".join(said)
+    # The label and its absence are told of one protocol where one has both.
+    told = sorted(verdicts, key=lambda v: (not v.label_share, v.label_free is None))[0]
+    if told.label_share:
+        parts = [
+            f"for the {_LABEL_WORDS[name]} instead loses {_percent(share)}"
+            for name, share in told.label_share.items()
+        ]
+        text += f". Of what it keeps in {told.protocol}, a mask made {' and '.join(parts)}: the label's part"
     else:
         text += ". How much of that is the label was not measured"
-    free = next((each for each in verdicts if each.label_free is not None), None)
-    if free is not None and free.label_free is not None:
-        text += f"; without any label, magnitude loses {_percent(free.label_free)} in {free.protocol}"
+    if told.label_free is not None:
+        text += f"; without any label, magnitude loses {_percent(told.label_free)} there"
     return text + "."
 
 
