@@ -73,9 +73,11 @@ def sampling_controls(prefix: str) -> dict[str, Any]:
 def model_and_style(prefix: str) -> dict[str, Any]:
     """Show the model and how it reads the prompt."""
     _start(prefix, model=DEFAULT_MODEL, style="chat")
+    now = str(st.session_state[f"{prefix}_model"] or DEFAULT_MODEL)
     model = st.selectbox(
-        "Model", list(CATALOG), key=f"{prefix}_model", accept_new_options=True, help=_help("model")
-    )
+        "Model", list(dict.fromkeys([*CATALOG, now])), key=f"{prefix}_model", accept_new_options=True,
+        help=_help("model"),
+    )  # fmt: skip
     style = st.radio(
         "The prompt is", ["chat", "raw"], horizontal=True, key=f"{prefix}_style", help=_help("style")
     )

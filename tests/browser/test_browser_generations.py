@@ -1,0 +1,157 @@
+"""Generations in the browser, with the real worker on a tiny model: live, reload, stop, tabs, hostile text."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from backend.experiments import client
+from backend.experiments.runs import RunFolder
+from backend.generations import GenerationRequest
+from backend.home import Home
+from docs.screenshots import running_app, settle
+from tests.browser.conftest import Visit, visit_app
+from tests.models_tiny import tiny_model
+from tests.waiting import of_kind, until
+
+pytestmark = pytest.mark.browser
+PATIENCE = 120_000
+EVIL = '<img src=x onerror="window.hurt=1"><script>window.hurt=2</script>\x1b[31m :red[x] $x$ **b** é'
+
+
+@pytest.fixture(scope="session")
+def long_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with room for long texts."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-long"
+    tiny_model("llama", folder, max_position_embeddings=4096)
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.resolve(tmp_path / "home")
+
+
+@pytest.fixture
+def live(browser: Browser, home: Home) -> Iterator[Visit]:
+    """The app on a home of its own, whose worker is ended afterwards, by its own pid."""
+    with running_app(home.root) as base:
+        yield from visit_app(base, browser, "light")
+    pid = client.worker_status(home).pid
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
+
+
+def submitted(home: Home, folder: Path, prompt: str, tokens: int) -> str:
+    request = GenerationRequest.parse(
+        {
+            "model": str(folder), "prompts": (prompt,), "style": "raw", "max_tokens": tokens,
+            "policies": ({"method": "dip", "density": 0.5},), "temperature": 1.0,
+        },
+        "test",
+    )  # fmt: skip
+    return client.submit(home, request, "generation")
+
+
+def written(page: Page) -> int:
+    """Return how many tokens the dense side says it has."""
+    said = page.locator(".st-key-generation_side_0").get_by_text(re.compile(r"^[\d,]+ tokens")).inner_text()
+    return int(said.split()[0].replace(",", ""))
+
+
+def badge(page: Page, status: str) -> None:
+    expect(page.get_by_test_id("stMarkdownBadge").get_by_text(status)).to_be_visible(timeout=PATIENCE)
+
+
+def ended(home: Home, run: str) -> None:
+    until(lambda: of_kind(RunFolder.open(home, run), "run_finished"))
+
+
+def test_two_strips_grow_survive_a_reload_and_are_stopped(live: Visit, home: Home, long_folder: Path) -> None:
+    run = submitted(home, long_folder, "abc", 2_000)
+    page = live.open("generations", generation=run)
+    expect(page.get_by_role("listbox")).to_have_count(2, timeout=PATIENCE)
+    page.wait_for_function(
+        "document.querySelector('.st-key-generation_side_0')?.innerText.match(/tokens\\/s/)"
+    )
+    before = written(page)
+    page.reload()
+    settle(page)
+    expect(page.get_by_role("listbox")).to_have_count(2, timeout=PATIENCE)
+    assert written(page) >= before
+    page.get_by_role("button", name="Stop").click()
+    badge(page, "cancelled")
+    expect(page.get_by_text("Stopped; the text so far is kept.")).to_be_visible()
+    assert written(page) >= before
+    page.get_by_role("button", name="Generate").click()
+    expect(page).not_to_have_url(re.compile(run))
+    badge(page, "running")
+    assert live.console == []
+    assert live.outside() == []
+
+
+def test_three_tabs_write_at_once_and_none_mixes_or_blocks(
+    live: Visit, home: Home, long_folder: Path
+) -> None:
+    runs = [submitted(home, long_folder, f"tab {name}", 300) for name in "ABC"]
+    tabs = [live.page, *(live.page.context.new_page() for _ in range(2))]
+    for tab, run in zip(tabs, runs, strict=True):
+        tab.goto(f"{live.base}/generations?generation={run}")
+    expect(tabs[2].get_by_text(re.compile("queue|Writing|written by"))).to_be_visible(timeout=PATIENCE)
+    for tab, name in zip(tabs, "ABC", strict=True):
+        badge(tab, "done")
+        expect(tab.get_by_test_id("stText").get_by_text(f"tab {name}", exact=True)).to_be_visible()
+        assert written(tab) > 1
+    texts = [tab.get_by_role("listbox").first.inner_text() for tab in tabs]
+    assert len(set(texts)) == 3
+
+
+def test_a_prompt_full_of_html_is_text_and_a_token_can_be_chosen_by_keyboard(
+    live: Visit, home: Home, long_folder: Path
+) -> None:
+    run = submitted(home, long_folder, EVIL, 24)
+    ended(home, run)
+    page = live.open("generations", generation=run)
+    expect(page.get_by_test_id("stText").get_by_text("<img src=x onerror=").first).to_be_visible()
+    assert page.evaluate("window.hurt") is None
+    assert page.locator("img[src=x]").count() == 0
+    strip = page.get_by_role("listbox").nth(1)
+    strip.get_by_role("option").first.focus()
+    expect(page.get_by_role("tooltip").get_by_text("KL(dense‖sparse)").first).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Token 2 of DIP")).to_be_visible()
+    expect(strip.get_by_role("option").nth(1)).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_test_id("stDataFrame")).to_have_count(2)
+    page.set_viewport_size({"width": 1280, "height": 3200})
+    settle(page)
+    assert [violation["id"] for violation in Axe().run(page).response["violations"]] == []
+    with page.expect_download() as download:
+        page.get_by_role("button", name="HTML").click()
+    content = Path(download.value.path()).read_text()
+    assert "<img" not in content
+    assert "&lt;img src=x onerror=" in content
+    assert live.console == []
+
+
+def test_a_worker_killed_in_the_middle_leaves_its_text_and_a_sentence(
+    live: Visit, home: Home, long_folder: Path
+) -> None:
+    run = submitted(home, long_folder, "abc", 2_000)
+    folder = RunFolder.open(home, run)
+    until(lambda: len(of_kind(folder, "generation_tokens")) > 4)
+    pid = client.worker_status(home).pid
+    assert pid is not None
+    page = live.open("generations", generation=run)
+    os.kill(pid, signal.SIGKILL)
+    expect(page.get_by_text("The worker ended in the middle; the text so far is kept.")).to_be_visible(
+        timeout=PATIENCE
+    )
+    assert written(page) > 4

@@ -1,0 +1,214 @@
+"""The page Generations on made-up texts, without a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from backend.errors import UserError
+from backend.experiments import client
+from backend.generations import GenerationRequest
+from backend.home import Home
+from pages._shared.generation_list import read_prompts
+from tests.figures.figures_samples import MODEL
+from tests.pages.generation_samples import RUN, write_generation
+
+Open = Callable[..., AppTest]
+
+
+@pytest.fixture
+def home(empty_home: Home) -> Home:
+    write_generation(empty_home)
+    return empty_home
+
+
+@pytest.fixture
+def asked(home: Home, monkeypatch: pytest.MonkeyPatch) -> list[tuple[GenerationRequest, str]]:
+    """What the page asks of the worker, which is not there."""
+    found: list[tuple[GenerationRequest, str]] = []
+
+    def submit(_home: Home, request: GenerationRequest, kind: str) -> str:
+        found.append((request, kind))
+        run = f"20260103-00000{len(found)}-generation-0002"
+        write_generation(home, run, prompts=request.prompts, policies=request.policies)
+        return run
+
+    monkeypatch.setattr(client, "submit", submit)
+    return found
+
+
+def captions(page: AppTest) -> str:
+    return "\n".join(caption.value for caption in page.caption)
+
+
+def test_an_empty_home_says_what_to_do(empty_home: Home, open_page: Open) -> None:
+    page = open_page("generations")
+    assert "Press Generate" in page.info[0].value
+    assert not page.error
+
+
+def test_the_newest_is_shown_with_speed_density_kl_and_divergence(home: Home, open_page: Open) -> None:
+    page = open_page("generations")
+    said = captions(page)
+    assert "10.0 tokens/s measured (gathered)" in said
+    assert "MLP density 0.500" in said
+    assert "mean KL 0.250 nats" in said
+    assert "differs from token 4 on" in said
+    assert "Free-running: each side goes on from its own text" in said
+    assert any("oracle" in markdown.value for markdown in page.markdown)
+    page.radio(key="form").set_value("Forced on dense's text").run()
+    assert "Forced: the dense model's text" in captions(page)
+    assert "differs from" not in captions(page)
+    assert not page.exception
+
+
+def test_a_hostile_prompt_is_shown_as_text(home: Home, open_page: Open) -> None:
+    page = open_page("generations")
+    assert any(text.value.startswith("<img src=x onerror=alert(1)>␛[31m⟨202E⟩ &") for text in page.text)
+    for element in (*page.markdown, *page.caption, *page.get("html")):
+        assert "onerror" not in str(getattr(element, "value", element.proto))
+
+
+def test_each_colour_can_be_chosen_and_stands_in_the_address(home: Home, open_page: Open) -> None:
+    page = open_page("generations", colour="Δlog p (sparse − dense)")
+    assert page.selectbox(key="colour").value == "Δlog p (sparse − dense)"
+    for option in page.selectbox(key="colour").options:
+        page.selectbox(key="colour").set_value(option).run()
+        assert not page.exception
+        assert not page.error
+
+
+def test_a_token_of_the_session_shows_both_sides_and_its_layers(home: Home, open_page: Open) -> None:
+    page = open_page("generations")
+    page.session_state["generation_token"] = (RUN, 0, "free", 1, 3)
+    page.run()
+    frames = [frame.value for frame in page.dataframe if "Probability" in frame.value.columns]
+    assert [list(frame["Token"]) for frame in frames] == [[" <b>is</b>", "<i>"], ["dense"]]
+    assert frames[0]["Taken"].tolist() == ["✓", ""]
+    assert any("rank under dense 4" in text.value for text in page.text)
+    assert not page.exception
+
+
+def test_prompts_are_ranked_and_one_can_be_opened(home: Home, open_page: Open) -> None:
+    page = open_page("generations")
+    ranked = next(frame.value for frame in page.dataframe if "Mean KL (nats) ↓" in frame.value.columns)
+    assert ranked["Prompt"].tolist()[0] == "second"
+    assert ranked["Mean KL (nats) ↓"].tolist() == pytest.approx([0.5, 0.25])
+    assert ranked["Differs from token"].tolist() == [4, 4]
+    second = open_page("generations", generation=RUN, prompt="2")
+    assert "mean KL 0.500 nats" in captions(second)
+
+
+def test_generate_asks_the_worker_and_shows_what_comes(
+    asked: list[tuple[GenerationRequest, str]], open_page: Open
+) -> None:
+    page = open_page("generations")
+    page.text_area(key="generate_prompt").set_value("Why?").run()
+    page.slider(key="generate_count").set_value(2).run()
+    page.button(key="generate").click().run()
+    assert not page.exception
+    ((request, kind),) = asked
+    assert kind == "generation"
+    assert request.prompts == ("Why?",)
+    # The form starts with what the shown generation had asked for.
+    assert (request.temperature, request.max_tokens, request.model) == (0.7, 8, MODEL)
+    assert [policy["method"] for policy in request.policies] == ["dip", "gxo"]
+    assert page.query_params["generation"] == "20260103-000001-generation-0002"
+
+
+def test_an_empty_prompt_is_a_sentence_and_no_button(home: Home, open_page: Open) -> None:
+    page = open_page("generations")
+    page.text_area(key="generate_prompt").set_value("   ").run()
+    assert "the prompt is empty" in page.error[0].value
+    assert "generate" not in [button.key for button in page.button]
+    assert not page.exception
+
+
+def test_a_changed_slider_writes_anew_after_a_pause(
+    asked: list[tuple[GenerationRequest, str]], open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = open_page("generations")
+    page.toggle(key="generation_live").set_value(True).run()
+    page.button(key="generate").click().run()
+    assert len(asked) == 1
+    page.slider(key="generate_0_density_dip").set_value(0.3).run()
+    page.slider(key="generate_0_density_dip").set_value(0.25).run()
+    assert len(asked) == 1
+    monkeypatch.setattr("pages._shared.generation_form.PAUSE_SECONDS", 0.0)
+    page.run()
+    assert [request.policies[0]["density"] for request, _ in asked] == [0.5, 0.25]
+    page.run()
+    assert len(asked) == 2
+
+
+def test_a_killed_worker_is_said_and_the_text_is_kept(empty_home: Home, open_page: Open) -> None:
+    write_generation(empty_home, status=None)
+    page = open_page("generations")
+    assert "The worker ended in the middle; the text so far is kept." in page.warning[0].value
+    assert "6 tokens" in captions(page)
+
+
+def test_a_failed_generation_says_why(empty_home: Home, open_page: Open) -> None:
+    write_generation(empty_home, status="failed", prompts=("x",))
+    assert open_page("generations").error[0].value == "written"
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ({"generation": "<script>"}, "which there is not"),
+        ({"colour": "Beauty"}, "'Beauty', which there is not"),
+        ({"form": "both"}, "'both', which there is not"),
+    ],
+)
+def test_a_bad_address_is_a_sentence_and_the_default(
+    home: Home, open_page: Open, address: dict[str, Any], sentence: str
+) -> None:
+    page = open_page("generations", **address)
+    assert sentence in page.warning[0].value
+    assert "mean KL 0.250" in captions(page)
+
+
+@pytest.mark.parametrize("number", ["0", "99", "x", "²", "-1"])
+def test_a_prompt_that_there_is_not_is_the_nearest(home: Home, open_page: Open, number: str) -> None:
+    assert not open_page("generations", generation=RUN, prompt=number).error
+
+
+def test_a_long_text_is_shown_in_parts(empty_home: Home, open_page: Open) -> None:
+    write_generation(empty_home, words=tuple(f" w{n}" for n in range(1_200)), prompts=("x",))
+    page = open_page("generations")
+    assert page.selectbox(key="generation_page").options == ["1–512", "513–1,024", "1,025–1,200"]
+    page.selectbox(key="generation_page").set_value(1024).run()
+    assert not page.exception
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("a.txt", "one\n\ntwo\n", ("one", "two")),
+        ("a.csv", 'id,Question\n1,"a, b"\n2,c\n', ("a, b", "c")),
+        ("a.jsonl", '{"prompt": "x\\ny"}\n\n{"prompt": "z"}\n', ("x\ny", "z")),
+        ("a.txt", "\ufeffone", ("one",)),
+    ],
+)
+def test_prompts_of_a_file(name: str, content: str, found: tuple[str, ...]) -> None:
+    assert read_prompts(name, content.encode()) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.txt", b"\n\n", "holds no prompt"),
+        ("a.txt", b"\xff\xfe", "is not UTF-8"),
+        ("a.csv", b"id,name\n1,2\n", "has no column 'prompt'"),
+        ("a.jsonl", b"{", "is no JSON Lines"),
+        ("a.jsonl", b"[1]", "each line has to be an object"),
+        ("a.txt", b"x\n" * 65, "has 65 prompts"),
+    ],
+)
+def test_a_wrong_file_of_prompts_is_a_sentence(name: str, content: bytes, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        read_prompts(name, content)
