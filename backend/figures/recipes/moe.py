@@ -11,7 +11,6 @@ from backend.figures.moe.compared import cost_of, exact_curves, placed_points, s
 from backend.figures.moe.layers import layer_figure
 from backend.figures.moe.lifetimes import RULES_SHOWN, lifetime_figure
 from backend.figures.moe.miss_rates import TITLES, Scope, curve_in, miss_figure
-from backend.figures.moe.origin import origin_of
 from backend.figures.moe.quality import COSTS, Cost, quality_figure
 from backend.figures.moe.sources import RoutingSource, routing_sources
 from backend.figures.moe.traffic import traffic_map
@@ -44,7 +43,7 @@ class RoutingRecipe(PanelRecipe):
         if not named:
             if not known:
                 raise UserError(
-                    "No routing is stored; measure a mixture of experts, or take a trace in by `import-trace`."
+                    "No routing is stored; measure a mixture of experts, or take one in by `import-trace`."
                 )
             hint = did_you_mean(str(self.routing), [source.label for source in known])
             raise UserError(f"There is no routing '{self.routing}'; {hint}")
@@ -83,7 +82,7 @@ class TrafficPanel(RoutingRecipe):
     def draw(self, stored: Stored) -> FigureSpec:
         """Return the heat map."""
         source, info = self.source(stored)
-        return traffic_map(load(info), source.label, by_load=self.by_load, where=origin_of(info))
+        return traffic_map(load(info), source.label, by_load=self.by_load, where=source.origin(info))
 
 
 @recipe("miss_curve")
@@ -105,13 +104,13 @@ class MissCurvePanel(RoutingRecipe):
         if not curves:
             raise UserError(f"'rules' needs at least one of {', '.join(get_args(Eviction))}.")
         others, lines = {}, []
-        if self.policies and (self.scope, self.start) == ("per-layer", "cold"):
+        if self.policies and (self.scope, self.start) == ("per-layer", source.start):
             others = exact_curves(source, None, self.eviction, load)
             lines = stored_lines(source, None, self.eviction)
         points = [point for _, _, each in lines for point in each]
         return miss_figure(
             source.label, curves, scope=self.scope, start=self.start, others=others, stored=lines,
-            log=self.log, where=origin_of(info, points),
+            log=self.log, where=source.origin(info, points),
         )  # fmt: skip
 
 
@@ -125,7 +124,7 @@ class LayersPanel(CacheRecipe):
         record = load(info)
         start = self.checked(record)
         return layer_figure(
-            record, source.label, self.capacity(record), self.eviction, start, where=origin_of(info)
+            record, source.label, self.capacity(record), self.eviction, start, where=source.origin(info)
         )
 
 
@@ -141,7 +140,7 @@ class LifetimesPanel(CacheRecipe):
         if not record.routings:
             raise UserError("This routing was stored without its selections, so lifetimes are not known.")
         found = {rule: lifetimes_in(record, slots, rule, start) for rule in RULES_SHOWN}
-        return lifetime_figure(found, source.label, slots, record.tokens_kept, origin_of(info))
+        return lifetime_figure(found, source.label, slots, record.tokens_kept, source.origin(info))
 
 
 @recipe("routing_quality")
@@ -167,8 +166,8 @@ class QualityPanel(CacheRecipe):
             )
         return quality_figure(
             placed, source.label, quality=self.quality, cost=self.cost, slots=slots,
-            rule=TITLES[self.eviction], belady=cost_of(record, self.cost, slots, "belady"),
-            where=origin_of(info, [each.point for each in placed]),
+            rule=TITLES[self.eviction], belady=cost_of(record, self.cost, slots, "belady", source.start),
+            where=source.origin(info, [each.point for each in placed]),
         )  # fmt: skip
 
 
