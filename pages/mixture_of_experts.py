@@ -15,7 +15,7 @@ from pages._shared.moe_controls import Caches, cache_controls
 from pages._shared.moe_data import curve_of, known_routings, record_of
 from pages._shared.moe_quality import chosen_point, gained, quality
 from pages._shared.moe_read_out import read_out
-from pages._shared.moe_sections import by_layer, lifetimes, times, traffic
+from pages._shared.moe_sections import by_layer, lifetimes, measured_speeds, times, traffic
 from pages._shared.moe_traces import SHOWN, trace_export, trace_import
 from pages._shared.navigation import draw
 from pages._shared.store import OpenStore, open_store
@@ -114,6 +114,9 @@ def _routing(opened: OpenStore, address: Address, source: RoutingSource) -> None
     lifetimes(source, info, record, caches)
     st.header("Time of a token, simulated")
     times(address, source, info, record, caches, chosen)
+    if not source.imported:
+        st.header("Measured, not simulated")
+        measured_speeds(opened, source)
     st.header("Traces")
     trace_export(opened, source, record, caches)
     trace_import(opened)

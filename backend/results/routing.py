@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from backend.experiments.provenance import machine_of
+from backend.results import queries
 from backend.results.store import Store
 
 KIND = "routing"
@@ -59,3 +61,45 @@ def layer_miss_rates(store: Store, cell_id: str) -> dict[int, float]:
         {"cell": cell_id},
     )
     return {int(layer): float(value) for layer, value in rows}
+
+
+STORE_KIND = "expert_store"
+STORE_METRICS = (
+    "tokens_per_s", "ms_per_token_median", "ms_per_token_p10", "ms_per_token_p90",
+    "resident_ms_per_token_median", "stock_ms_per_token_median", "speed_of_resident", "miss_rate",
+    "loaded_bytes_per_token", "waiting_share", "cached_share", "disturbed_rounds",
+)  # fmt: skip
+STORE_COLUMNS = (
+    "cell_id", "run_id", "model", "model_sha256", "policy", "settings", "evaluation", "text", "dtype", "at",
+    "machine", *STORE_METRICS, "ms_per_token_median_stderr", "speed_of_resident_stderr",
+)  # fmt: skip
+
+
+def store_speeds(store: Store) -> pd.DataFrame:
+    """Return one row a measured decoding with experts loaded from disk: ``STORE_COLUMNS``."""
+    cells = store.frame(
+        f"""
+        SELECT c.* REPLACE (c.settings::VARCHAR AS settings, c.evaluation::VARCHAR AS evaluation),
+               l.run_id, l."at"
+        FROM cells c JOIN latest l USING (cell_id)
+        WHERE c.evaluation ->> '$.kind' = '{STORE_KIND}' ORDER BY policy, settings, cell_id
+        """
+    )
+    if cells.empty:
+        return pd.DataFrame(columns=list(STORE_COLUMNS))
+    long = store.frame(
+        f"""
+        SELECT m.cell_id, m.metric, m.value, m.stderr
+        FROM measurements m SEMI JOIN latest USING (cell_id, run_id) JOIN cells c USING (cell_id)
+        WHERE c.evaluation ->> '$.kind' = '{STORE_KIND}'
+        """
+    )
+    values = long.pivot(index="cell_id", columns="metric", values="value")
+    errors = long.pivot(index="cell_id", columns="metric", values="stderr").add_suffix("_stderr")
+    cells["machine"] = [_machine(store, run_id) for run_id in cells["run_id"]]
+    return cells.join(values, on="cell_id").join(errors, on="cell_id").reindex(columns=list(STORE_COLUMNS))
+
+
+def _machine(store: Store, run_id: str) -> str:
+    run = queries.run(store, run_id)
+    return machine_of({} if run is None else run.provenance)

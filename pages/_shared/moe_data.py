@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import streamlit as st
 
 from backend.experiments.routing_records import FOLDER, RoutingInfo, routing_records
@@ -11,7 +12,7 @@ from backend.figures.moe import RULES_SHOWN, RoutingSource, Scope, curve_in, rou
 from backend.home import SEED
 from backend.residency import Eviction, Lifetimes, MissCurve, RoutingRecord, lifetimes_in
 from backend.residency.routing_record import Start
-from backend.results.routing import layer_miss_rates, routing_points
+from backend.results.routing import layer_miss_rates, routing_points, store_speeds
 from pages._shared.store import OpenStore
 
 Stamp = tuple[int, int, int]
@@ -53,6 +54,16 @@ def layer_rates(opened: OpenStore, cell_id: str) -> dict[int, float]:
     return found
 
 
+def speeds_of(opened: OpenStore, model_sha256: str) -> pd.DataFrame:
+    """Return what was measured of a model with its experts on disk, kept."""
+    found: pd.DataFrame = _speeds(opened, str(opened.home.root), opened.store.version)
+    return found[found["model_sha256"] == model_sha256]
+
+
+def _query_speeds(_opened: OpenStore, root: str, version: int) -> pd.DataFrame:
+    return store_speeds(_opened.store)
+
+
 def _query_sources(_opened: OpenStore, root: str, stamp: Stamp) -> list[RoutingSource]:
     return routing_sources(routing_points(_opened.store), routing_records(_opened.home))
 
@@ -78,4 +89,5 @@ _sources = st.cache_resource(_query_sources, show_spinner=False, max_entries=4)
 _record = st.cache_resource(_load, show_spinner=False, max_entries=8)
 _curve = st.cache_resource(_make_curve, show_spinner="Walking the caches …", max_entries=128)
 _lifetimes = st.cache_resource(_walk, show_spinner=False, max_entries=256)
+_speeds = st.cache_resource(_query_speeds, show_spinner=False, max_entries=4)
 _layer_rates = st.cache_resource(_query_layers, show_spinner=False, max_entries=64)

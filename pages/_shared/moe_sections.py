@@ -15,6 +15,8 @@ from backend.figures.moe import (
     balance_of,
     layer_figure,
     lifetime_figure,
+    model_label,
+    speed_figure,
     stored_time,
     time_figure,
     time_of,
@@ -25,7 +27,7 @@ from backend.residency import EVICTIONS, Eviction, RoutingRecord
 from pages._shared.address import Address
 from pages._shared.figures import show_figure
 from pages._shared.moe_controls import Caches
-from pages._shared.moe_data import layer_rates, lifetimes_of
+from pages._shared.moe_data import layer_rates, lifetimes_of, speeds_of
 from pages._shared.store import OpenStore
 
 _IO = {"In turn": False, "Overlapped": True}
@@ -143,6 +145,19 @@ def times(
         f"An expert has {record.expert_bytes / 1e6:.3g} MB as it was stored. {beside} {device.title}: "
         f"{device.source}"
     )
+
+
+def measured_speeds(opened: OpenStore, source: RoutingSource) -> None:
+    """Show what decoding with experts on disk measured, or the command that measures it."""
+    rows = speeds_of(opened, source.model_sha256)
+    if rows.empty:
+        st.info(
+            f"Decoding of {model_label(source.model)} with its experts on disk was not measured on this "
+            "machine yet. A sweep with `evaluation: {kind: expert_store}` measures it.",
+            icon=":material/timer:",
+        )
+        return
+    show_figure(speed_figure(rows, model_label(source.model)), "store_speed", height=380, paper=(5.5, 3.0))
 
 
 def _make_traffic_map(

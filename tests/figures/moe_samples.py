@@ -106,6 +106,36 @@ def write_moe(home: Home, model: str = MODEL, run: str = RUN) -> Home:
     return home
 
 
+def timed(policy: Method, share: float, tokens_per_s: float) -> dict[str, Any]:
+    """Return the ``cell_finished`` event of a made-up decoding with experts on disk."""
+    said = described(policy)
+    said["evaluation"] = {"version": 1, "kind": "expert_store", "cache_share": share, "text": TEXT}
+    ms = 1e3 / tokens_per_s
+    numbers = {
+        "tokens_per_s": tokens_per_s, "ms_per_token_median": ms, "ms_per_token_p10": 0.9 * ms,
+        "ms_per_token_p90": 1.3 * ms, "resident_ms_per_token_median": 20.0,
+        "stock_ms_per_token_median": 25.0, "speed_of_resident": 20.0 / ms, "miss_rate": 1 - share,
+        "loaded_bytes_per_token": 1e6, "waiting_share": 0.4, "cached_share": share, "disturbed_rounds": 0.0,
+    }  # fmt: skip
+    measurements = [
+        {"metric": m, "value": v, "stderr": 0.02 * v if m == "ms_per_token_median" else None, "n": 384,
+         "unit": "", "how": "measured"}
+        for m, v in numbers.items()
+    ]  # fmt: skip
+    return {
+        "kind": "cell_finished", "cell": f"speed-{policy.name}-{share}", "description": said,
+        "measurements": measurements, "windows": {}, "seconds": 20.0,
+    }  # fmt: skip
+
+
+def write_speeds(home: Home) -> Home:
+    """Add decodings with experts on disk to a home."""
+    events = [timed(make_method("original", {}), share, 40 * share) for share in (0.25, 0.5, 0.75)]
+    events.append(timed(make_method("cache_prior", {"lambda_": 0.3, "cache_share": 0.5}), 0.5, 30.0))
+    write_run(home, [], "20260101-002100-test-moe-speed-0000", more=events)
+    return home
+
+
 def trace_text() -> str:
     """Return a made-up trace of a device: two layers, a prompt of 8 tokens and 24 decoded."""
     lines = [

@@ -22,6 +22,7 @@ from backend.figures.moe import (
     model_label,
     quality_finding,
     routing_sources,
+    speed_figure,
     stored_time,
     time_figure,
     time_of,
@@ -35,7 +36,7 @@ from backend.figures.recipes import RECIPES, Stored
 from backend.home import Home
 from backend.residency import EVICTIONS, ExpertTrace, RoutingRecord, lifetimes_in
 from backend.results import Store
-from backend.results.routing import layer_miss_rates, routing_points
+from backend.results.routing import layer_miss_rates, routing_points, store_speeds
 from tests.figures.moe_samples import (
     EXPERT_BYTES,
     EXPERTS,
@@ -48,6 +49,7 @@ from tests.figures.moe_samples import (
     record,
     trace_text,
     write_moe,
+    write_speeds,
 )
 
 
@@ -244,6 +246,21 @@ def test_findings_are_made_of_the_numbers(stored: Stored) -> None:
     assert "60% fewer loads" in found
     assert "above the 1.0% that Belady" in found
     assert quality_finding([], own, None) is None
+
+
+def test_measured_speeds_stand_against_the_share_in_memory(stored: Stored) -> None:
+    write_speeds(stored.home)
+    stored.store.ingest()
+    rows = store_speeds(stored.store)
+    spec = speed_figure(rows, MODEL)
+    prior, own = spec.series
+    assert own.label == "Original routing, LRU"
+    assert (own.x, own.y) == ((25.0, 50.0, 75.0), (10.0, 20.0, 30.0))
+    assert own.y_err == pytest.approx((0.2, 0.4, 0.6))
+    assert (prior.label, prior.y) == ("Cache-Prior, λ 0.3, LRU", (30.0,))
+    assert spec.baselines[0].value == 50.0  # 20 ms with all experts in memory
+    assert "test processor" in spec.note
+    draws(spec)
 
 
 def test_the_derived_model_is_called_so() -> None:

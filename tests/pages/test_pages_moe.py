@@ -194,7 +194,7 @@ def test_a_routing_without_selections_or_sizes_shows_what_it_has(empty_home: Hom
 
 
 def test_a_slider_answers_at_once_on_a_large_trace(empty_home: Home, open_page: Open) -> None:
-    """48 layers of 128 experts, the size of Qwen3-30B-A3B. Measured 2026 on a shared two-core machine."""
+    """48 layers of 128 experts, as Qwen3-30B-A3B; processor time, since the machine may be busy."""
     rng = np.random.default_rng(0)
     traces = {
         layer: ExpertTrace.from_lists([rng.permutation(128)[:8] for _ in range(160)], 128)
@@ -205,8 +205,8 @@ def test_a_slider_answers_at_once_on_a_large_trace(empty_home: Home, open_page: 
     page = open_page(PAGE)
     seconds = []
     for slots in range(20, 31):
-        before = time.perf_counter()
+        before = time.process_time()
         page.slider(key="slots").set_value(slots).run()
-        seconds.append(time.perf_counter() - before)
+        seconds.append(time.process_time() - before)
     assert not page.exception
-    assert statistics.median(seconds) < 1.0, seconds
+    assert statistics.median(seconds) < 0.5, seconds

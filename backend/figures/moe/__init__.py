@@ -7,6 +7,7 @@ from backend.figures.moe.lifetimes import RULES_SHOWN, lifetime_figure
 from backend.figures.moe.miss_rates import Scope, curve_in, miss_figure
 from backend.figures.moe.quality import quality_figure
 from backend.figures.moe.sources import RoutingSource, model_label, routing_sources
+from backend.figures.moe.speeds import speed_figure
 from backend.figures.moe.times import TimeRow, stored_time, time_figure, time_of
 from backend.figures.moe.traffic import Balance, balance_of, traffic_map
 
@@ -30,6 +31,7 @@ __all__ = [
     "quality_figure",
     "quality_finding",
     "routing_sources",
+    "speed_figure",
     "stored_slots",
     "stored_time",
     "time_figure",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ class RoutingSource:
         infos: Its routing records by cell; of a trace a single one.
         points: Its measured routings; none for a trace.
         text: The text's name; "" for a trace.
+        model_sha256: Identity of the weights; "" for a trace.
     """
 
     label: str
@@ -38,6 +39,7 @@ class RoutingSource:
     infos: dict[str, RoutingInfo] = field(default_factory=dict)
     points: tuple[GridPoint, ...] = ()
     text: str = ""
+    model_sha256: str = ""
 
     @property
     def imported(self) -> bool:
@@ -107,13 +109,13 @@ def routing_sources(rows: pd.DataFrame, infos: Iterable[RoutingInfo]) -> list[Ro
             continue
         said = info.description
         key = _key(said["model_sha256"], said["text_sha256"], said["evaluation"])
-        found = measured.setdefault(key, _source(said["model"], said["text"], said["evaluation"]))
+        found = measured.setdefault(key, _source(said))
         found.infos[info.cell_id] = info
     grouped: dict[tuple[Any, ...], list[str]] = {}
     for cell, row in cells.items():
         evaluation = json.loads(row["evaluation"])
         key = _key(row["model_sha256"], row["text_sha256"], evaluation)
-        measured.setdefault(key, _source(row["model"], row["text"], evaluation))
+        measured.setdefault(key, _source({**row, "evaluation": evaluation}))
         grouped.setdefault(key, []).append(cell)
     made = [
         replace(source, points=grid_points(rows[rows["cell_id"].isin(grouped.get(key, []))], source.experts))
@@ -129,13 +131,14 @@ def _key(model_sha256: str, text_sha256: str, evaluation: dict[str, Any]) -> tup
     return model_sha256, text_sha256, json.dumps(said, sort_keys=True)
 
 
-def _source(model: str, text: str, evaluation: dict[str, Any]) -> RoutingSource:
+def _source(said: Mapping[str, Any]) -> RoutingSource:
+    model, text, evaluation = str(said["model"]), str(said["text"]), said["evaluation"]
     asked = f"{int(evaluation.get('tokens', 0)):,} tokens in windows of {int(evaluation.get('window', 0)):,}"
     dtype, prompt = evaluation.get("dtype", "float32"), evaluation.get("prompt")
     label = f"{model_label(model)} · {text} · {asked}" + ("" if dtype == "float32" else f" · {dtype}")
     if prompt is not None:
         label += f" · prompt of {prompt}, {evaluation.get('start', 'cold')}"
-    return RoutingSource(label, model, evaluation, {}, (), text)
+    return RoutingSource(label, model, evaluation, {}, (), text, str(said["model_sha256"]))
 
 
 def _apart(sources: list[RoutingSource]) -> list[RoutingSource]:
