@@ -1,10 +1,10 @@
-"""Tokens a second of a mixture of experts with half of its experts in memory: original routing and Cache-Prior.
+"""Tokens a second of a mixture of experts with half of its experts in memory: original and Cache-Prior.
 
     python -m benchmarks.expert_store --data-root ../shared/data --text wikitext2     (about five minutes)
 
 Experts that are missing are read from disk, past the page cache. Each policy decodes in turns with the same
 arithmetic on experts that are all in memory ("resident") and with transformers' own ("stock"). Let nothing
-run beside it. Below the measurements, the same misses on a simulated phone, with experts in several bit widths.
+run beside it. Below the measurements, the same misses on a simulated phone, with experts of several bit widths.
 """
 
 from __future__ import annotations
@@ -22,10 +22,17 @@ from backend.home import Home, data_root
 from backend.routing import make_routing
 
 COLUMNS = {
-    "tokens_per_s": "tokens/s", "ms_per_token_median": "ms", "ms_per_token_p10": "p10", "ms_per_token_p90": "p90",
-    "speed_of_resident": "× resident", "miss_rate": "miss rate", "misses_per_token": "misses",
-    "waiting_ms": "waiting ms", "waiting_share": "waiting", "others_cpu_share": "others",
-}  # fmt: skip
+    "tokens_per_s": "tokens/s",
+    "ms_per_token_median": "ms",
+    "ms_per_token_p10": "p10",
+    "ms_per_token_p90": "p90",
+    "speed_of_resident": "× resident",
+    "miss_rate": "miss rate",
+    "misses_per_token": "misses",
+    "waiting_ms": "waiting ms",
+    "waiting_share": "waiting",
+    "others_cpu_share": "others",
+}
 
 
 def main() -> None:
@@ -85,9 +92,11 @@ def _say_sides(found: dict[str, dict[str, float]]) -> None:
         print(f"{side:<20}{1e3 / ms:>12.4g}{ms:>12.4g}")
     first = rows[0]
     rates = [row["load_bytes_per_s"] / 1e6 for row in rows if row["load_bytes_per_s"]]
-    print(f"Page cache: {BYPASSES[int(first['page_cache_bypass'])]}. Slots {first['slot_bytes'] / 1e6:.0f} MB
-          of " f"{first['experts_bytes'] / 1e6:.0f} MB; loads came at {min(rates):.0f} to {max(rates):.0f} MB/s.")
-           # fmt: skip
+    how = BYPASSES[int(first["page_cache_bypass"])]
+    print(
+        f"Page cache: {how}. Slots {first['slot_bytes'] / 1e6:.0f} MB of {first['experts_bytes'] / 1e6:.0f} MB; "
+        f"loads came at {min(rates):.0f} to {max(rates):.0f} MB/s."
+    )
 
 
 def _say_simulated(

@@ -122,8 +122,8 @@ def command(*arguments):
 
 def test_latency_of_a_routing_policy_on_the_command_line(home, folder):
     done = command(
-        "latency", "--policy", "original", "--model", str(folder), "--text", "prose", "--tokens", "64", "--prompt",
-        "8", "--rounds", "1", "--option", "slots=5", "--home", str(home.root), "--json",
+        "latency", "--policy", "original", "--model", str(folder), "--text", "prose", "--tokens", "64",
+        "--prompt", "8", "--rounds", "1", "--option", "slots=5", "--home", str(home.root), "--json",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     record = json.loads(done.stdout)
