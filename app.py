@@ -13,6 +13,7 @@ current = st.navigation(
         st.Page("pages/trade_offs.py", title="Trade-offs", icon=":material/monitoring:"),
         st.Page("pages/sparse_activation.py", title="Sparse activation", icon=":material/bolt:"),
         st.Page("pages/dip_memory.py", title="DIP and memory", icon=":material/memory:"),
+        st.Page("pages/mixture_of_experts.py", title="Mixture of experts", icon=":material/hub:"),
         st.Page("pages/runs.py", title="Runs", icon=":material/play_circle:"),
         st.Page("pages/paper.py", title="Paper", icon=":material/article:"),
         st.Page("pages/methods.py", title="Methods", icon=":material/function:"),

@@ -4,7 +4,7 @@
 
 Experts that are missing are read from disk, past the page cache. Each policy decodes in turns with the same
 arithmetic on experts that are all in memory ("resident") and with transformers' own ("stock"). Let nothing
-run beside it. Below the measurements, the same misses on a simulated phone, with experts of several bit widths.
+run beside it. Below the measurements, the same misses on a simulated phone, by the experts' bit widths.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _say_sides(found: dict[str, dict[str, float]]) -> None:
     rates = [row["load_bytes_per_s"] / 1e6 for row in rows if row["load_bytes_per_s"]]
     how = BYPASSES[int(first["page_cache_bypass"])]
     print(
-        f"Page cache: {how}. Slots {first['slot_bytes'] / 1e6:.0f} MB of {first['experts_bytes'] / 1e6:.0f} MB; "
+        f"Page cache: {how}. Slots {first['slot_bytes'] / 1e6:.0f} of {first['experts_bytes'] / 1e6:.0f} MB; "
         f"loads came at {min(rates):.0f} to {max(rates):.0f} MB/s."
     )
 

@@ -10,6 +10,7 @@ import streamlit as st
 
 from backend.decoding.refusal import timed_methods
 from backend.figures import STYLES, Axis, FigureSpec, Series, style_of
+from backend.methods import Method, every_method
 from backend.sparsity import METHODS, Policy
 from pages._shared.address import Address
 from pages._shared.figures import show_figure
@@ -23,9 +24,13 @@ _SITES = {
     "attn_in": "attention input",
     "attn_out": "attention output",
 }
+_KINDS = {"mask": "dense models", "routing": "mixtures of experts"}
 _HOW = r"""
-Everything here is read from the registry that the experiments run from. A **site** is a place where
-weights can be skipped: a mask over the MLP's input skips columns of $W_g$ and $W_u$, one over its
+Everything here is read from the registries that the experiments run from: mask policies for dense models,
+routing policies for mixtures of experts. A routing policy chooses the set $S$ of a token's experts from the
+router's logits $z$, $w = \mathrm{softmax}(z)$, the experts by rank $r_1, r_2, \dots$ and what is in fast
+memory before the token, $C_t$; the weights of what is chosen always come from $z$. A **site** is a place
+where weights can be skipped: a mask over the MLP's input skips columns of $W_g$ and $W_u$, one over its
 neurons skips rows of $W_g$ or $W_u$ and columns of $W_d$. What a method **needs** is computed for all
 neurons before they are chosen, and so counts as read: that is its **floor**. **Label-free** methods do
 not look at the token being predicted; **realisable** ones spend less on the mask than it saves. A
@@ -35,12 +40,12 @@ token, ties broken by the lower index; $\rho$ is the share kept.
 """
 
 
-def _latency_of(method: type[Policy], timed: Counter[str]) -> str:
+def _latency_of(method: type[Method], timed: Counter[str]) -> str:
     """Say whether a method has a measured latency: "5 measured", "none yet", "none: an oracle"."""
-    if method.realisable and method.label_free and method.name not in timed_methods():
-        return "none: not decoded yet"
     if not (method.realisable and method.label_free):
         return "none: an oracle"
+    if method.kind == "mask" and method.name not in timed_methods():
+        return "none: not decoded yet"
     return f"{timed[method.name]} measured" if timed[method.name] else "none yet"
 
 
@@ -50,19 +55,27 @@ def _overview(timed: Counter[str]) -> pd.DataFrame:
             {
                 "Method": method.title,
                 "Name": name,
+                "For": _KINDS[method.kind],
                 "Usable": method.realisable and method.label_free,
-                "Density floor": method.density_floor(),
+                "Density floor": method.density_floor() if issubclass(method, Policy) else None,
                 "Latency": _latency_of(method, timed),
                 "Swept by": method.sweep_setting or "–",
                 "Sites": _sites(method),
                 "Paper": method.paper or "–",
             }
-            for name, method in METHODS.items()
+            for name, method in _methods().items()
         ]
     )
 
 
-def _sites(method: type[Policy]) -> str:
+def _methods() -> dict[str, type[Method]]:
+    """Return every method by name, mask policies first."""
+    return dict(sorted(every_method().items(), key=lambda item: item[1].kind))
+
+
+def _sites(method: type[Method]) -> str:
+    if not issubclass(method, Policy):
+        return "router"
     return ", ".join(_SITES[site] for site in method.sites()) or "none"
 
 
@@ -101,7 +114,7 @@ def _density_figure() -> FigureSpec:
 
 
 def _detail(name: str, timed: Counter[str]) -> None:
-    method = METHODS[name]
+    method = every_method()[name]
     st.header(method.title, anchor=name)
     st.markdown(method.summary)
     with st.container(horizontal=True):
@@ -114,13 +127,16 @@ def _detail(name: str, timed: Counter[str]) -> None:
         known = bool(timed[name])
         label = "has a measured latency" if known else "no measured latency"
         st.badge(label, icon=":material/timer:" if known else ":material/timer_off:", color="gray")
-    for line in [*_lines(method.equation), rf"\text{{MLP density}} = {method.density_formula}"]:
+        if method.looks_at_cache:
+            st.badge("looks at the cache", icon=":material/memory:", color="gray")
+    for line in [*_lines(method.equation), *_density_line(method)]:
         st.markdown(rf"$\displaystyle {line}$")
     if method.limits:
         st.markdown(f"**Limits.** {method.limits}")
-    needs = ", ".join(sorted(method.needs)) or "nothing"
-    floor = f"MLP density {method.density_floor():.3g}"
-    st.markdown(f"**Sites.** {_sites(method)}. **Needs before it chooses.** {needs}. **Floor.** {floor}.")
+    if issubclass(method, Policy):
+        needs = ", ".join(sorted(method.needs)) or "nothing"
+        floor = f"MLP density {method.density_floor():.3g}"
+        st.markdown(f"**Sites.** {_sites(method)}. **Needs before it chooses.** {needs}. **Floor.** {floor}.")
     if method.paper:
         st.markdown(f"**Paper.** {_linked(method.paper)}")
     st.markdown("**Settings**")
@@ -141,6 +157,12 @@ def _detail(name: str, timed: Counter[str]) -> None:
         for field in fields
     ]
     st.table(pd.DataFrame(rows), hide_index=True, border="horizontal", alt=f"Settings of {method.title}")
+
+
+def _density_line(method: type[Method]) -> list[str]:
+    if not issubclass(method, Policy):
+        return []
+    return [rf"\text{{MLP density}} = {method.density_formula}"]
 
 
 def _lines(equation: str) -> list[str]:
@@ -190,7 +212,7 @@ def page() -> None:
         on_click="ignore",
         icon=":material/download:",
     )
-    titles = {method.title: name for name, method in METHODS.items()}
+    titles = {method.title: name for name, method in _methods().items()}
     _detail(titles[address.choice("Method", list(titles), "method", default=METHODS["dip"].title)], timed)
     st.header("What a setting reads")
     show_figure(_density_figure(), "density")

@@ -26,12 +26,14 @@ class RoutingInfo:
         cell_id: The cell that measured it, or the id of an imported trace.
         description: That cell, as ``Cell.description`` gives it; of an imported trace its file's name.
         provenance: With what it was made.
+        experts: N, of the layer with most experts.
     """
 
     path: Path
     cell_id: str
     description: dict[str, Any]
     provenance: dict[str, Any]
+    experts: int
 
     @property
     def imported(self) -> str:
@@ -48,8 +50,11 @@ def routing_records(home: Home) -> list[RoutingInfo]:
     found: dict[str, RoutingInfo] = {}
     for folder in (SEED / FOLDER, home.root / FOLDER):
         for path in sorted(folder.glob("*.parquet")):
-            about = read_about(path)["about"]
-            info = RoutingInfo(path, about["cell_id"], about["description"], about["provenance"])
+            said = read_about(path)
+            about = said["about"]
+            info = RoutingInfo(
+                path, about["cell_id"], about["description"], about["provenance"], int(said["experts"])
+            )
             found[info.cell_id] = info
     return list(found.values())
 

@@ -55,6 +55,15 @@ STYLES: dict[str, Style] = {
     "expected_fisher": Style(colour=GREEN, marker="star", dash="longdash"),
     "prompt_attribution": Style(colour=PURPLE, marker="triangle-up", dash="longdashdot"),
     "refreshed_attribution": Style(colour=PURPLE, marker="diamond", dash="dashdot"),
+    "original": Style(colour=BLACK, marker="star", dash="dot"),
+    "cache_prior": Style(colour=VERMILLION, marker="circle", dash="dash"),
+    "max_rank": Style(colour=GREEN, marker="triangle-up", dash="solid"),
+    "cumulative_threshold": Style(colour=SKY, marker="diamond", dash="dash"),
+    "expert_pruning": Style(colour=ORANGE, marker="square", dash="longdash"),
+    "top_p": Style(colour=PURPLE, marker="triangle-down", dash="dot"),
+    "adaptive_k": Style(colour=BLUE, marker="cross", dash="longdash"),
+    "adapmoe": Style(colour=BLACK, marker="triangle-up", dash="longdash"),
+    "random_swap": Style(colour=ORANGE, marker="x", dash="dashdot"),
 }
 FRONT = Style(colour=GREY, marker="circle", dash="solid")
 

@@ -33,6 +33,7 @@ def write(record: RoutingRecord, path: Path) -> None:
     said = {
         "version": VERSION,
         "model": record.model,
+        "experts": record.experts,
         "lengths": record.lengths,
         "tokens_kept": record.tokens_kept,
         "counted": base64.b64encode(zlib.compress(np.packbits(record.counted).tobytes())).decode(),

@@ -153,13 +153,18 @@ class RoutingRecord:
             _widened(self.curves[place, rule, start], self.experts) for place in range(len(self.layers))
         )
 
+    def misses_per_token(self, slots: int, rule: Eviction, start: Start = "cold") -> float:
+        """Return the experts that a token loads on average, all layers together."""
+        each = (self.curves[place, rule, start] for place in range(len(self.layers)))
+        return sum(curve.misses_per_token(max(slots, curve.smallest)) for curve in each)
+
     def miss_bytes_per_token(self, slots: int, rule: Eviction, start: Start = "cold") -> float | None:
         """Return the bytes that a token loads on average, all layers; None if an expert's are unknown."""
         if not all(self.bytes_by_layer):
             return None
         each = (self.curves[place, rule, start] for place in range(len(self.layers)))
         return sum(
-            curve.misses(slots) * size / max(1, curve.tokens)
+            curve.misses_per_token(max(slots, curve.smallest)) * size
             for curve, size in zip(each, self.bytes_by_layer, strict=True)
         )
 

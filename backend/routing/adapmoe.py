@@ -25,7 +25,7 @@ class AdapMoE(Rerouting):
     summary = (
         "Drops experts whose router probability lies below a threshold set by their layer's sensitivity."
     )
-    equation = r"S = \{r_1\} \cup \{r_j : j \le K,\ w_{r_j} \ge \sqrt{\theta / F_l}\}"
+    equation = r"S = \{r_1\} \cup \{r_j : j \le K,~w_{r_j} \ge \sqrt{\theta / F_l}\}"
     paper = "Zhong et al., arXiv 2408.10284"
     limits = (
         "Its adaptive gating alone, without prefetching and cache sizes by layer. F is measured on "

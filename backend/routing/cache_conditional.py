@@ -141,7 +141,7 @@ class MaxRank(CacheConditional):
     title = "Max-Rank"
     summary = "Prefers experts in fast memory if they are among the first M ranks."
     equation = (
-        r"S = \text{first } K \text{ of } \big(r_1..r_J,\ \{r_j \in C_t : J < j \le M\},\ \text{rest}\big)"
+        r"S = \text{first } K \text{ of } \big(r_1..r_J,~\{r_j \in C_t : J < j \le M\},~\text{rest}\big)"
     )
     sweep_setting = "m"
 
@@ -163,7 +163,7 @@ class CumulativeThreshold(CacheConditional):
     title = "Cumulative threshold"
     summary = "Prefers experts in fast memory among the first ranks that together hold probability p."
     equation = (
-        r"M_t = \min\{m : \textstyle\sum_{j \le m} w_{r_j} \ge p\}\ (p \ge 1: M_t = N),\quad "
+        r"M_t = \min\{m : \textstyle\sum_{j \le m} w_{r_j} \ge p\}~(p \ge 1: M_t = N),\quad "
         r"S = \text{Max-Rank}(M_t, J)"
     )
     sweep_setting = "p"

@@ -91,7 +91,7 @@ class AdaptiveK(Rerouting):
     title = "Adaptive-K"
     summary = "Uses one expert where the router is certain, half of K where it is fairly so, else K."
     equation = (
-        r"K' = 1 \text{ if } H < h_1,\ \lfloor K/2 \rfloor \text{ if } H < h_2, \text{ else } K,\quad "
+        r"K' = 1 \text{ if } H < h_1,~\lfloor K/2 \rfloor \text{ if } H < h_2, \text{ else } K,\quad "
         r"H = -\textstyle\sum_i w_i \ln w_i"
     )
     paper = ""

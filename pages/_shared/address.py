@@ -35,6 +35,15 @@ class Address:
         chosen = st.radio(label, options, index=index, key=key, bind="query-params", horizontal=True, **more)
         return str(chosen or default)
 
+    def steps(self, label: str, options: Sequence[str], key: str, **more: Any) -> str:
+        """Return one of ``options`` that have an order, dragged on a slider; a single one is only told."""
+        if len(options) < 2:
+            st.caption(f"{label}: {options[0]}")
+            return options[0]
+        self._check(key, label, options)
+        chosen = st.select_slider(label, options, key=key, bind="query-params", **more)
+        return str(chosen)
+
     def several(
         self, label: str, options: Sequence[str], key: str, *, default: Sequence[str] = (), **more: Any
     ) -> list[str]:

@@ -16,7 +16,7 @@ import pytest
 from backend.figures.drawing.text import SERIF_FILES
 from backend.figures.paper import PaperFigure, RunRecord, references
 from backend.figures.paper.bundle import bundle, bundle_files
-from backend.sparsity import METHODS
+from backend.methods import every_method
 from tests.figures.paper_samples import curves_spec, every_kind, heat_spec
 
 ALLOWED = (
@@ -140,7 +140,7 @@ def test_refs_are_those_of_the_methods_that_appear_and_no_others() -> None:
 
 
 def test_every_registered_method_with_a_paper_has_an_entry() -> None:
-    for name, method in METHODS.items():
+    for name, method in every_method().items():
         numbers = references.papers_of(name)
         assert bool(numbers) == bool(method.paper), f"{name}: name its paper as 'arXiv 1234.56789'"
         missing = [number for number in numbers if number not in references.entries()]

@@ -10,7 +10,7 @@ import pytest
 from backend.figures.drawing.scales import colour_at
 from backend.figures.palette import COLOURS, STYLES, Style, style_of
 from backend.figures.paper import PALETTES
-from backend.sparsity import METHODS
+from backend.methods import every_method
 
 VISION = {
     "normal": np.eye(3),
@@ -80,7 +80,7 @@ def test_styles_stay_apart_without_colour(palette: str) -> None:
 
 
 def test_every_registered_method_has_a_marker_and_dash_of_its_own() -> None:
-    styles: list[Style] = [style_of(name) for name in METHODS]
+    styles: list[Style] = [style_of(name) for name in every_method()]
     assert len(set(styles)) == len(styles)
 
 

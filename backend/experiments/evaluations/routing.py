@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CALIBRATION_TEXT = "prose"
 CALIBRATION_WINDOWS, CALIBRATION_TOKENS = 8, 256
-KEPT_TOKENS = 1_024
+KEPT_TOKENS = 256
 """Tokens whose experts are kept in a cell's record; its curves are of all."""
 
 

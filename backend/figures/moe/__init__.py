@@ -1,16 +1,17 @@
 """Figures of mixtures of experts: what a routing loads, what caches miss, what that costs."""
 
-from backend.figures.moe.findings import findings
-from backend.figures.moe.grid import GridPoint, at_slots, grid_points, settings_text
+from backend.figures.moe.findings import findings, quality_finding
+from backend.figures.moe.grid import ORIGINAL, GridPoint, at_slots, grid_points, stored_slots, variants
 from backend.figures.moe.layers import layer_figure, worst_layers
 from backend.figures.moe.lifetimes import RULES_SHOWN, lifetime_figure
 from backend.figures.moe.miss_rates import Scope, curve_in, miss_figure
 from backend.figures.moe.quality import quality_figure
 from backend.figures.moe.sources import RoutingSource, model_label, routing_sources
-from backend.figures.moe.times import TimeRow, time_figure, time_of
+from backend.figures.moe.times import TimeRow, stored_time, time_figure, time_of
 from backend.figures.moe.traffic import Balance, balance_of, traffic_map
 
 __all__ = [
+    "ORIGINAL",
     "RULES_SHOWN",
     "Balance",
     "GridPoint",
@@ -27,10 +28,13 @@ __all__ = [
     "miss_figure",
     "model_label",
     "quality_figure",
+    "quality_finding",
     "routing_sources",
-    "settings_text",
+    "stored_slots",
+    "stored_time",
     "time_figure",
     "time_of",
     "traffic_map",
+    "variants",
     "worst_layers",
 ]

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from backend.figures.moe.grid import ORIGINAL, GridPoint
 from backend.figures.moe.layers import rates_by_layer, worst_layers
 from backend.figures.moe.miss_rates import TITLES
-from backend.figures.moe.policies import point_title
 from backend.figures.moe.traffic import balance_of
 from backend.residency import Eviction, RoutingRecord
 from backend.residency.routing_record import Start
@@ -81,13 +80,14 @@ def quality_finding(
     if best is None or best.delta_nll is None or not original:
         return None
     rise = math.expm1(best.delta_nll.value)
+    percent = f"{100 * rise:+.2f}".replace("-", "−")
     spread = best.delta_nll.stderr
     within = f" ± {100 * math.exp(best.delta_nll.value) * spread:.2f}" if spread is not None else ""
     said = (
-        f"**{point_title(best)}** brings the miss rate from {original:.1%} to **{best.miss_rate:.1%}** "
-        f"({1 - best.miss_rate / original:.0%} fewer loads) for a perplexity {100 * rise:+.2f}{within} % "
+        f"**{best.title}** brings the miss rate from {original:.1%} to **{best.miss_rate:.1%}** "
+        f"({1 - best.miss_rate / original:.0%} fewer loads) for a perplexity {percent}{within} % over the "
+        "original routing's."
     )
-    said = said.replace("-", "−") + "of the original routing's."
     if belady is not None:
         side = "below" if best.miss_rate < belady else "above"
         said += f" That is {side} the {belady:.1%} that Belady's rule reaches on the original routing."

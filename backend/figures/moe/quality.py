@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from backend.figures.curves import title_of
 from backend.figures.front import pareto_front
 from backend.figures.metrics import QUALITY
 from backend.figures.moe.grid import ORIGINAL, GridPoint
 from backend.figures.moe.origin import MEASURED
-from backend.figures.moe.policies import point_title, routing_title, strength_of
+from backend.figures.moe.policies import strength_of
 from backend.figures.palette import FRONT, style_of
 from backend.figures.spec import Axis, Baseline, FigureSpec, How, Provenance, Series
 
@@ -127,12 +128,12 @@ def _series(policy: str, known: Sequence[Placed], quality: str) -> Series:
     flags = _front_flags(known, quality)
     value, metric = _reader(quality), QUALITY[quality]
     chosen = [(each, on) for each, on in zip(known, flags, strict=True) if each.point.policy == policy]
-    strength = strength_of(policy)
-    chosen.sort(key=lambda pair: (_order(pair[0].point, strength), pair[0].cost))
-    swept = strength is not None and len(chosen) > 1
+    chosen.sort(key=lambda pair: (pair[0].point.strength or 0.0, pair[0].cost))
+    strengths = {each.point.strength for each, _ in chosen}
+    swept = strength_of(policy) is not None and 1 < len(chosen) == len(strengths)
     return Series(
         name=policy,
-        label=routing_title(policy),
+        label=title_of(policy),
         style=style_of(policy),
         kind="line" if swept else "markers",
         x=tuple(each.cost for each, _ in chosen),
@@ -140,18 +141,13 @@ def _series(policy: str, known: Sequence[Placed], quality: str) -> Series:
         y_err=tuple(_error(each.point, quality) for each, _ in chosen),
         ids=tuple(each.point.cell_id for each, _ in chosen),
         details=tuple(
-            f"{point_title(each.point)}\n{metric.label}: "
+            f"{each.point.title}\n{metric.label}: "
             f"{metric.show(value(each.point), _error(each.point, quality))}\nMiss rate "
             f"{each.point.miss_rate:.2%} with the cache it ran with"
             for each, _ in chosen
         ),
         faded=tuple(not on for _, on in chosen),
     )
-
-
-def _order(point: GridPoint, strength: str | None) -> float:
-    value = point.settings.get(strength or "", 0)
-    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _error(point: GridPoint, quality: str) -> float | None:

@@ -43,6 +43,11 @@ class RoutingSource:
         return any(info.imported for info in self.infos.values())
 
     @property
+    def experts(self) -> int:
+        """N, of the layer with most experts; 0 if no record says it."""
+        return max((info.experts for info in self.infos.values()), default=0)
+
+    @property
     def original(self) -> RoutingInfo | None:
         """The record of the model's own routing, None if only others were recorded."""
         if self.imported:
@@ -96,7 +101,7 @@ def routing_sources(rows: pd.DataFrame, infos: Iterable[RoutingInfo]) -> list[Ro
         measured.setdefault(key, _source(row["model"], row["text"], evaluation))
         grouped.setdefault(key, []).append(cell)
     made = [
-        replace(source, points=tuple(grid_points(rows[rows["cell_id"].isin(grouped.get(key, []))])))
+        replace(source, points=grid_points(rows[rows["cell_id"].isin(grouped.get(key, []))], source.experts))
         for key, source in measured.items()
     ]
     made.sort(key=lambda source: (-len(source.points), source.label))

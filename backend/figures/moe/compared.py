@@ -1,0 +1,89 @@
+"""Which of a policy's measured routings stand beside others, and what each of them misses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from backend.experiments.routing_records import RoutingInfo
+from backend.figures.moe.findings import BUDGET, best_within
+from backend.figures.moe.grid import ORIGINAL, GridPoint, at_slots, variants
+from backend.figures.moe.quality import COSTS, Cost, Placed
+from backend.figures.moe.sources import RoutingSource
+from backend.residency import Eviction, MissCurve, RoutingRecord
+
+Load = Callable[[RoutingInfo], RoutingRecord]
+
+
+def cost_of(record: RoutingRecord, cost: Cost, slots: int, rule: Eviction) -> float | None:
+    """Return what a recorded routing misses at any cache size, in the units of the figure's axis."""
+    if cost == "miss_rate":
+        found: float | None = record.curve(rule).miss_rate(max(slots, record.experts_per_token))
+    elif cost == "misses_per_token":
+        found = record.misses_per_token(slots, rule)
+    else:
+        found = record.miss_bytes_per_token(slots, rule)
+    return None if found is None else found * COSTS[cost][2]
+
+
+def placed_points(source: RoutingSource, cost: Cost, slots: int, rule: Eviction, load: Load) -> list[Placed]:
+    """Return every measured routing at one cache size: exactly, or of the nearest size it was measured with.
+
+    Args:
+        source: The measured routings.
+        cost: What misses are counted in.
+        slots: C, in experts of one layer.
+        rule: The caches' rule; routings that look at a cache of another rule are left out.
+        load: Reads a record.
+    """
+    found = []
+    for point in (*_blind(source), *at_slots(source.points, slots, rule)):
+        if point.slots is not None:
+            value = point.values.get(cost)
+            spent = None if value is None else value * COSTS[cost][2]
+        else:
+            spent = cost_of(load(source.infos[point.cell_id]), cost, slots, rule)
+        if spent is not None:
+            found.append(Placed(point, spent, point.slots is None))
+    return found
+
+
+def exact_curves(
+    source: RoutingSource, chosen: GridPoint | None, rule: Eviction, load: Load
+) -> dict[str, tuple[str, MissCurve]]:
+    """Return the miss curve of one routing of each other policy that does not look at the cache."""
+    found = {}
+    for policy in source.policies:
+        points = [point for point in _blind(source) if point.policy == policy]
+        if points and policy != ORIGINAL:
+            shown = _shown(points, chosen)
+            found[policy] = shown.title, load(source.infos[shown.cell_id]).curve(rule)
+    return found
+
+
+def stored_lines(
+    source: RoutingSource, chosen: GridPoint | None, rule: Eviction
+) -> list[tuple[str, str, list[GridPoint]]]:
+    """Return one routing of each policy that looks at the cache, at every cache size it was measured with.
+
+    Of the chosen point's policy it is the chosen one, of others the one that misses least within a rise of
+    perplexity of 1 %.
+    """
+    found = []
+    for policy in source.policies:
+        points = [p for p in source.of(policy) if p.slots is not None and p.eviction == rule]
+        if points:
+            shown = _shown(points, chosen)
+            found.append((policy, shown.title, variants(points)[shown.own]))
+    return found
+
+
+def _blind(source: RoutingSource) -> Iterable[GridPoint]:
+    """Return the points of routings that do not look at the cache and whose selections were recorded."""
+    return (point for point in source.points if point.slots is None and point.cell_id in source.infos)
+
+
+def _shown(points: Sequence[GridPoint], chosen: GridPoint | None) -> GridPoint:
+    if chosen is not None and chosen.policy == points[0].policy:
+        return next((point for point in points if point.own == chosen.own), points[0])
+    least = min(points, key=lambda p: float("inf") if p.delta_nll is None else p.delta_nll.value)
+    return best_within(points, BUDGET) or least

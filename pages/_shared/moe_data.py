@@ -1,0 +1,81 @@
+"""What the page "Mixture of experts" keeps between draws: sources, records, and what is walked over them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from backend.experiments.routing_records import FOLDER, RoutingInfo, routing_records
+from backend.figures.moe import RULES_SHOWN, RoutingSource, Scope, curve_in, routing_sources
+from backend.home import SEED
+from backend.residency import Eviction, Lifetimes, MissCurve, RoutingRecord, lifetimes_in
+from backend.residency.routing_record import Start
+from backend.results.routing import layer_miss_rates, routing_points
+from pages._shared.store import OpenStore
+
+Stamp = tuple[int, int, int]
+
+
+def known_routings(opened: OpenStore) -> list[RoutingSource]:
+    """Return what can be shown: measured models, then imported traces."""
+    folders = (SEED / FOLDER, opened.home.root / FOLDER)
+    seed, own = (folder.stat().st_mtime_ns if folder.is_dir() else 0 for folder in folders)
+    found: list[RoutingSource] = _sources(opened, str(opened.home.root), (opened.store.version, seed, own))
+    return found
+
+
+def record_of(info: RoutingInfo) -> RoutingRecord:
+    """Return a record, kept."""
+    found: RoutingRecord = _record(str(info.path), info.path.stat().st_mtime_ns)
+    return found
+
+
+def curve_of(info: RoutingInfo, scope: Scope, rule: Eviction, start: Start) -> MissCurve:
+    """Return a curve of a record, kept: one cache for all layers may take a second to walk.
+
+    Raises:
+        UserError: The record does not hold it.
+    """
+    found: MissCurve = _curve(str(info.path), info.path.stat().st_mtime_ns, scope, rule, start)
+    return found
+
+
+def lifetimes_of(info: RoutingInfo, slots: int, start: Start) -> dict[Eviction, Lifetimes]:
+    """Return how long experts stay under each rule shown, kept."""
+    found: dict[Eviction, Lifetimes] = _lifetimes(str(info.path), info.path.stat().st_mtime_ns, slots, start)
+    return found
+
+
+def layer_rates(opened: OpenStore, cell_id: str) -> dict[int, float]:
+    """Return the stored miss rate of each layer of a cell, kept."""
+    found: dict[int, float] = _layer_rates(opened, str(opened.home.root), opened.store.version, cell_id)
+    return found
+
+
+def _query_sources(_opened: OpenStore, root: str, stamp: Stamp) -> list[RoutingSource]:
+    return routing_sources(routing_points(_opened.store), routing_records(_opened.home))
+
+
+def _load(path: str, changed: int) -> RoutingRecord:
+    return RoutingRecord.load(Path(path))
+
+
+def _make_curve(path: str, changed: int, scope: Scope, rule: Eviction, start: Start) -> MissCurve:
+    return curve_in(_record(path, changed), scope, rule, start)
+
+
+def _walk(path: str, changed: int, slots: int, start: Start) -> dict[Eviction, Lifetimes]:
+    record = _record(path, changed)
+    return {rule: lifetimes_in(record, slots, rule, start) for rule in RULES_SHOWN}
+
+
+def _query_layers(_opened: OpenStore, root: str, version: int, cell_id: str) -> dict[int, float]:
+    return layer_miss_rates(_opened.store, cell_id)
+
+
+_sources = st.cache_resource(_query_sources, show_spinner=False, max_entries=4)
+_record = st.cache_resource(_load, show_spinner=False, max_entries=8)
+_curve = st.cache_resource(_make_curve, show_spinner="Walking the caches …", max_entries=128)
+_lifetimes = st.cache_resource(_walk, show_spinner=False, max_entries=256)
+_layer_rates = st.cache_resource(_query_layers, show_spinner=False, max_entries=64)

@@ -1,0 +1,129 @@
+"""The section of "Mixture of experts" on what re-routing costs: the policy, its strength, and the front."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from backend.experiments.routing_records import RoutingInfo
+from backend.figures import QUALITY
+from backend.figures.curves import title_of
+from backend.figures.moe import ORIGINAL, GridPoint, RoutingSource, at_slots, quality_figure, quality_finding
+from backend.figures.moe.compared import cost_of, placed_points
+from backend.figures.moe.miss_rates import TITLES
+from backend.figures.moe.origin import origin_of
+from backend.figures.moe.policies import strength_of, symbol_of
+from backend.figures.moe.quality import COSTS, Cost
+from backend.residency import RoutingRecord
+from backend.residency.routing_record import Start
+from pages._shared.address import Address
+from pages._shared.figures import show_figure
+from pages._shared.moe_controls import Caches
+from pages._shared.moe_data import record_of
+from pages._shared.text import as_rise, with_error
+
+_COLD: Start = "cold"
+"""Measured routings count from the empty cache of each window."""
+
+
+def chosen_point(address: Address, source: RoutingSource, caches: Caches) -> GridPoint | None:
+    """Show the controls of the policy and its strength; return the stored point they name."""
+    names = [name for name in source.policies if name != ORIGINAL]
+    if not names:
+        return None
+    titles = {title_of(name): name for name in names}
+    first = next((name for name in names if name == "cache_prior"), names[0])
+    policy = titles[address.choice("Policy", list(titles), "policy", default=title_of(first))]
+    points = [point for point in source.of(policy) if point.slots is None]
+    points = points or at_slots(source.of(policy), caches.slots, caches.rule)
+    if not points:
+        st.caption(f"{title_of(policy)} was not measured under {TITLES[caches.rule]}; choose another rule.")
+        return None
+    by_name = _by_strength(policy, points)
+    symbol = symbol_of(policy, strength_of(policy) or "") or "Point"
+    chosen = by_name[address.steps(f"{symbol} (stored grid)", list(by_name), f"strength_{policy}")]
+    if chosen.slots is not None and chosen.slots != caches.slots:
+        st.caption(
+            f"{title_of(policy)} looks at the cache, so its points are read from the stored grid: measured "
+            f"with caches of {chosen.slots} experts, the nearest to {caches.slots}."
+        )
+    return chosen
+
+
+def quality(
+    address: Address, source: RoutingSource, info: RoutingInfo, caches: Caches, chosen: GridPoint | None
+) -> None:
+    """Show quality against misses, with the chosen point's figures above."""
+    if not source.points:
+        st.info("Only the original routing was recorded here; no policy was measured on this text yet.")
+        return
+    record = record_of(info)
+    if chosen is not None:
+        _read_out(chosen, record, caches)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        metrics = {metric.label.replace("dense", "the original"): name for name, metric in QUALITY.items()}
+        metric = metrics[address.choice("Quality (vertical)", list(metrics), "quality", width=260,
+                                        default=list(metrics)[1])]  # fmt: skip
+        costs: dict[str, Cost] = {f"{name} ({unit})": cost for cost, (name, unit, _) in COSTS.items()}
+        cost = costs[address.choice("Misses (horizontal)", list(costs), "cost", width=300)]
+    placed = placed_points(source, cost, caches.slots, caches.rule, record_of)
+    if not placed:
+        st.info(f"No routing was measured with {TITLES[caches.rule]} caches.")
+        return
+    where = origin_of(info, [each.point for each in placed])
+    belady = cost_of(record, cost, caches.slots, "belady")
+    spec = quality_figure(
+        placed, source.label, quality=metric, cost=cost, slots=caches.slots, rule=TITLES[caches.rule],
+        belady=belady, where=where,
+    )  # fmt: skip
+    show_figure(spec, "front", height=460)
+    aware = at_slots(source.points, caches.slots, caches.rule)
+    if aware and aware[0].slots != caches.slots:
+        st.caption(
+            f"Routings that look at the cache were measured with {aware[0].slots} experts, the stored size "
+            f"nearest to {caches.slots}; the others are exact at {caches.slots}."
+        )
+
+
+def gained(source: RoutingSource, record: RoutingRecord, caches: Caches) -> str | None:
+    """Return the sentence on what re-routing gains at the nearest stored cache size, None without one."""
+    aware = at_slots(source.points, caches.slots, caches.rule)
+    if not aware:
+        return None
+    slots = aware[0].slots or caches.slots
+    own = record.curve(caches.rule, _COLD).miss_rate(slots)
+    best = record.curve("belady", _COLD).miss_rate(slots) if (0, "belady", _COLD) in record.curves else None
+    said = quality_finding(aware, own, best)
+    return None if said is None else f"With caches of {slots}: {said}"
+
+
+def _by_strength(policy: str, points: list[GridPoint]) -> dict[str, GridPoint]:
+    """Return points by their strength as text, or by their whole settings where that is not unique."""
+    rising = sorted(points, key=lambda point: (point.strength or 0.0, point.title))
+    strengths = [point.strength for point in rising]
+    if None not in strengths and len(set(strengths)) == len(strengths):
+        return {f"{point.strength:g}": point for point in rising}
+    return {point.title: point for point in rising}
+
+
+def _read_out(chosen: GridPoint, record: RoutingRecord, caches: Caches) -> None:
+    slots = chosen.slots or caches.slots
+    own = record.curve(caches.rule, _COLD).miss_rate(max(slots, record.experts_per_token))
+    st.markdown(
+        f"**{chosen.title}**, {chosen.how}" + (f", caches of {slots} experts" if chosen.slots else "")
+    )
+    values = chosen.values
+    with st.container(horizontal=True, key="chosen"):
+        _metric("Miss rate", f"{chosen.miss_rate:.1%}", f"original {own:.1%}")
+        _metric("Perplexity", f"{values['perplexity']:.2f}" if "perplexity" in values else "–",
+                f"{as_rise(chosen.delta_nll)} to the original")  # fmt: skip
+        _metric("ΔNLL", with_error(chosen.delta_nll, sign=True), "nats/token, paired")
+        if "experts_per_token" in values:
+            _metric("Experts per token", f"{values['experts_per_token']:.3g}", "in a layer")
+        if "routing_change" in values:
+            _metric("Routing changed", f"{values['routing_change']:.1%}", "of slots outside the true top K")
+        if "lost_mass" in values:
+            _metric("Lost probability", f"{values['lost_mass']:.1%}", "of the router's mass")
+
+
+def _metric(label: str, value: str, aside: str) -> None:
+    st.metric(label, value, aside, delta_color="off", delta_arrow="off", width="content")

@@ -1,0 +1,148 @@
+"""The figures of the page "Mixture of experts" that every routing has."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from backend.devices import DEVICES
+from backend.experiments.routing_records import RoutingInfo
+from backend.figures import FigureSpec
+from backend.figures.moe import (
+    GridPoint,
+    RoutingSource,
+    TimeRow,
+    balance_of,
+    layer_figure,
+    lifetime_figure,
+    stored_time,
+    time_figure,
+    time_of,
+    traffic_map,
+)
+from backend.figures.moe.miss_rates import TITLES
+from backend.figures.moe.origin import origin_of
+from backend.residency import EVICTIONS, Eviction, RoutingRecord
+from pages._shared.address import Address
+from pages._shared.figures import show_figure
+from pages._shared.moe_controls import Caches
+from pages._shared.moe_data import layer_rates, lifetimes_of
+from pages._shared.store import OpenStore
+
+_IO = {"In turn": False, "Overlapped": True}
+
+
+def traffic(address: Address, source: RoutingSource, info: RoutingInfo, record: RoutingRecord) -> None:
+    """Show which experts are loaded, and a table of how evenly."""
+    by_load = address.toggle(
+        "Sort experts by load", "by_load", help="In each layer the busiest first: shows how uneven loads are."
+    )
+    spec: FigureSpec = _traffic_map(source.label, info, info.path.stat().st_mtime_ns, by_load, record)
+    height = min(760, 150 + 13 * len(record.layers))
+    show_figure(spec, "traffic", height=height, legend=False, paper=(5.5, 3.4))
+    with st.popover("Balance by layer", icon=":material/balance:", key="balance", on_change="rerun") as table:
+        if table.open:
+            balance = balance_of(record)
+            columns = {
+                "Layer": record.layers,
+                "Entropy over ln N": balance.entropy.round(4),
+                "Busiest expert, × an even share": balance.imbalance.round(2),
+                "Experts never used": balance.unused,
+            }
+            st.dataframe(pd.DataFrame(columns), hide_index=True, alt="How evenly each layer's load falls")
+
+
+def by_layer(
+    opened: OpenStore,
+    source: RoutingSource,
+    info: RoutingInfo,
+    record: RoutingRecord,
+    caches: Caches,
+    chosen: GridPoint | None,
+) -> None:
+    """Show miss rates layer by layer, those of the chosen policy beside them."""
+    stored = None
+    if chosen is not None:
+        rates = layer_rates(opened, chosen.cell_id)
+        if all(layer in rates for layer in record.layers):
+            stored = chosen.policy, chosen.title, [rates[layer] for layer in record.layers]
+    spec = layer_figure(
+        record, source.label, caches.slots, caches.rule, caches.start, stored=stored, where=origin_of(info)
+    )
+    show_figure(spec, "layers", height=360, paper=(5.5, 2.6))
+
+
+def lifetimes(source: RoutingSource, info: RoutingInfo, record: RoutingRecord, caches: Caches) -> None:
+    """Show how long experts stay, where the selections are kept."""
+    if not record.routings:
+        st.info("This routing was stored without its selections, so lifetimes cannot be followed.")
+        return
+    found = lifetimes_of(info, caches.slots, caches.start)
+    spec = lifetime_figure(found, source.label, caches.slots, record.tokens_kept, origin_of(info))
+    show_figure(spec, "lifetimes", height=380, paper=(5.5, 3.0))
+
+
+def times(
+    address: Address,
+    source: RoutingSource,
+    info: RoutingInfo,
+    record: RoutingRecord,
+    caches: Caches,
+    chosen: GridPoint | None,
+) -> None:
+    """Show the simulated time of a token on a device."""
+    if not all(record.bytes_by_layer):
+        st.info(
+            "The size of an expert is not known for this routing, so no time can be simulated. A trace says "
+            "it in its comments, as `# layer=0 expert_bytes=3059712`."
+        )
+        return
+    titles = {profile.title: profile for profile in DEVICES.values()}
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        device = titles[address.choice("Device", list(titles), "device", width=360)]
+        overlap = _IO[
+            address.segments(
+                "DRAM and Flash are read", list(_IO), "io", default="In turn",
+                help="In turn: times add. Overlapped: the longer one counts.",
+            )
+        ]  # fmt: skip
+    rules: list[Eviction] = [rule for rule in EVICTIONS if (0, rule, caches.start) in record.curves]
+
+    def rows(slots: int) -> list[TimeRow]:
+        return [
+            TimeRow(TITLES[rule], time_of(record, device, slots, rule, caches.start, overlap=overlap))
+            for rule in rules
+        ]
+
+    smallest = rows(record.experts_per_token)
+    longest = max(row.time.dense_s + row.time.experts_s + row.time.misses_s for row in smallest)
+    shown = rows(caches.slots)
+    if chosen is not None and chosen.slots is not None:
+        shown.insert(
+            0,
+            TimeRow(
+                f"{chosen.title}, {chosen.slots} slots", stored_time(record, device, chosen, overlap=overlap)
+            ),
+        )
+    spec = time_figure(shown, source.label, device, caches.slots, longest=longest, where=origin_of(info))
+    show_figure(spec, "time", height=110 + 42 * len(shown), paper=(5.5, 2.4))
+    beside = (
+        f"Beside routed experts every token reads {record.dense_bytes / 1e6:,.0f} MB"
+        + (", as the trace says it layer by layer: without head and KV cache." if source.imported else ".")
+        if record.dense_bytes
+        else "What every token reads beside routed experts is not known here and left out."
+    )
+    st.caption(
+        f"An expert has {record.expert_bytes / 1e6:.3g} MB as it was stored. {beside} {device.title}: "
+        f"{device.source}"
+    )
+
+
+def _make_traffic_map(
+    label: str, _info: RoutingInfo, changed: int, by_load: bool, _record: RoutingRecord
+) -> FigureSpec:
+    return traffic_map(_record, label, by_load=by_load, where=origin_of(_info))
+
+
+# No slider moves it, and 6,144 cells take longer to make than all other figures together.
+_traffic_map = st.cache_resource(_make_traffic_map, show_spinner=False, max_entries=16)
