@@ -107,6 +107,44 @@ def fetch(model: str, home: HomeOption = None) -> None:
     print(f"{folder.name} is ready in {folder.path} (sha256 {folder.sha256}).")
 
 
+@app.command(name="derive-moe")
+@sentences
+def derive_moe(
+    base: Annotated[
+        str, typer.Option(help="Dense model: a Llama by catalog name or folder.")
+    ] = "smollm2-135m",
+    name: Annotated[str, typer.Option(help="What the catalog calls the result.")] = "smollm2-moe",
+    out: Annotated[Path | None, typer.Option(help="Folder of the result (default: data/moe/NAME).")] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder of the stages (default: moe/NAME in the home).")
+    ] = None,
+    settings: SetOption = None,
+    tokens: Annotated[int, typer.Option(help="Tokens of WikiText-2 to measure it on; 0 for none.")] = 16_384,
+    window: WindowOption = 1_024,
+    threads: ThreadsOption = None,
+    home: HomeOption = None,
+    root: DataRootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Derive a mixture of experts from a dense model; goes on where it was cut off."""
+    import torch
+
+    from backend.home import MOE
+    from backend.models.derived_moe.deriving import derive
+    from backend.models.derived_moe.settings import parse_settings
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    shape, training = parse_settings(_settings(settings or []))
+    with _Steps() as steps:
+        manifest = derive(
+            name, base, Home.resolve(home), data_root(root), out or MOE / name, work, shape, training, tokens,
+            window, steps.report,
+        )  # fmt: skip
+    report = {key: value for key, value in manifest.report.items() if not isinstance(value, list | dict)}
+    _print_record({"moe": name, "identity": manifest.identity, **report}, as_json)
+
+
 @app.command()
 @sentences
 def measure(
