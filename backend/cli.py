@@ -119,6 +119,9 @@ def derive_moe(
         Path | None, typer.Option(help="Folder of the stages (default: moe/NAME in the home).")
     ] = None,
     settings: SetOption = None,
+    search: Annotated[
+        bool, typer.Option("--search", help="Compare shapes under an oracle; train none.")
+    ] = False,
     tokens: Annotated[int, typer.Option(help="Tokens of WikiText-2 to measure it on; 0 for none.")] = 16_384,
     window: WindowOption = 1_024,
     threads: ThreadsOption = None,
@@ -130,17 +133,23 @@ def derive_moe(
     import torch
 
     from backend.home import MOE
-    from backend.models.derived_moe.deriving import derive
+    from backend.models.derived_moe.deriving import derive, probe_shapes
     from backend.models.derived_moe.settings import parse_settings
 
     if threads is not None:
         torch.set_num_threads(threads)
     shape, training = parse_settings(_settings(settings or []))
+    folder, at, texts = out or MOE / name, Home.resolve(home), data_root(root)
     with _Steps() as steps:
-        manifest = derive(
-            name, base, Home.resolve(home), data_root(root), out or MOE / name, work, shape, training, tokens,
-            window, steps.report,
-        )  # fmt: skip
+        if search:
+            found = probe_shapes(name, base, at, texts, folder, work, shape, training, steps.report)
+            if as_json:
+                print(json.dumps({"moe": name, "shapes": found}))
+                return
+            for each in found:
+                print("  ".join(f"{key} {value}" for key, value in each.items()))
+            return
+        manifest = derive(name, base, at, texts, folder, work, shape, training, tokens, window, steps.report)
     report = {key: value for key, value in manifest.report.items() if not isinstance(value, list | dict)}
     _print_record({"moe": name, "identity": manifest.identity, **report}, as_json)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from backend.cli import app
 from backend.errors import UserError
 from backend.home import Home
-from backend.models.derived_moe import deriving, distillation, load_derived, recipe
+from backend.models.derived_moe import deriving, distillation, load_derived, recipe, search
 from backend.models.derived_moe.artefacts import read_manifest, read_parts
 from backend.models.derived_moe.clustering import (
     balanced_kmeans,
@@ -152,6 +153,40 @@ def test_another_recipe_does_not_go_on_in_the_same_folder(
     derive(root, home, tmp_path / "out", tiny_folder)
     with pytest.raises(UserError, match="begun with other settings"):
         derive(root, home, tmp_path / "out", tiny_folder, lora_rank=4)
+
+
+def test_shapes_are_compared_under_an_oracle(
+    root: Path, home: Home, tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nearly_all = MoEShape(shared=32, experts=8, top_k=7)
+    monkeypatch.setattr(search, "CANDIDATES", ((SHAPE, True), (SHAPE, False), (nearly_all, True)))
+    training = TRAINING.model_copy(update={"search_tokens": 100})
+    found = deriving.probe_shapes(
+        "tiny-moe", str(tiny_folder), home, root, tmp_path, shape=SHAPE, training=training
+    )
+    assert [each["clustered"] for each in found] == [True, False, True]
+    assert [each["share_on"] for each in found] == pytest.approx([44 / 80, 44 / 80, 74 / 80])
+    assert found[0]["captured_energy"] < found[2]["captured_energy"] < 1
+    assert abs(math.log(found[2]["ratio"])) < abs(math.log(found[0]["ratio"]))  # nearly the dense model
+    lines = (tmp_path / "search.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == found
+
+
+def test_an_oracle_that_keeps_all_is_the_dense_mlp() -> None:
+    mlp = tiny_model("llama")[0].model.layers[0].mlp
+    x = torch.randn(2, 3, 48, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(80, generator=torch.Generator().manual_seed(1))
+    every = MoEShape.model_construct(shared=32, experts=8, top_k=8)
+    torch.testing.assert_close(search.OracleMoE(mlp, order, every)(x), mlp(x))
+    # By hand for one token: the shared neurons and the two loudest experts.
+    one = search.OracleMoE(mlp, order, SHAPE)(x)[1, 2]
+    gated = (mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x))[1, 2][order]
+    loud = (gated * mlp.down_proj.weight[:, order].norm(dim=0)).square()[32:].view(8, 6).sum(dim=1)
+    keep = torch.zeros(80)
+    keep[:32] = 1
+    for expert in loud.topk(2).indices.tolist():
+        keep[32 + 6 * expert : 38 + 6 * expert] = 1
+    torch.testing.assert_close(one, mlp.down_proj.weight[:, order] @ (gated * keep))
 
 
 def test_a_missing_data_root_is_a_sentence(home: Home, tmp_path: Path, tiny_folder: Path) -> None:

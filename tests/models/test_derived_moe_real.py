@@ -1,4 +1,4 @@
-"""The committed artefact: what is pinned, what its report says, and that the model does what the report says."""
+"""The committed artefact: what is pinned, and that the model does what its report says."""
 
 from __future__ import annotations
 

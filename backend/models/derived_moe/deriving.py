@@ -15,6 +15,7 @@ from backend.models.wheel import Progress, silent
 if TYPE_CHECKING:
     from backend.home import Home
 
+SEARCH = "search.jsonl"
 TRAINING_LOG = "training.jsonl"
 TEXT = "wikitext2"
 TOKENS, WINDOW = 16_384, 1_024
@@ -53,17 +54,8 @@ def derive(
     Raises:
         UserError: See :meth:`backend.models.derived_moe.recipe.Recipe.run`.
     """
-    from backend.models.derived_moe.recipe import Recipe
-    from backend.models.derived_moe.text import training_files
-    from backend.models.loading import load_model
-
-    training_files(data_root)  # told before the model is loaded
     shape, training = shape or MoEShape(), training or Training()
-    work = work or home.root / "moe" / name
-    loaded = load_model(base, home, progress=progress)
-    recipe = Recipe(
-        base, loaded.sha256, loaded.model, loaded.tokenizer, data_root, work, shape, training, progress
-    )
+    loaded, recipe = _recipe(name, base, home, data_root, work, shape, training, progress)
     tensors = recipe.run()
     manifest = write_artefact(
         folder,
@@ -80,12 +72,77 @@ def derive(
     )
     shutil.copyfile(recipe.log, folder / TRAINING_LOG)
     if tokens:
-        scores = work / f"scores-{manifest.parts_sha256[:12]}.jsonl"
+        scores = recipe.work / f"scores-{manifest.parts_sha256[:12]}.jsonl"
         report = _measure(loaded, folder, data_root, tokens // window, window, scores, progress)
         manifest = replace(manifest, report=report | {"training": _training_cost(recipe.log)})
         write_manifest(folder, manifest)
     progress(f"Wrote {folder / MANIFEST}", 1.0)
     return manifest
+
+
+def probe_shapes(
+    name: str,
+    base: str,
+    home: Home,
+    data_root: Path | None,
+    folder: Path,
+    work: Path | None = None,
+    shape: MoEShape | None = None,
+    training: Training | None = None,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Compare shapes under an oracle, before one of them is trained, and write ``search.jsonl``.
+
+    Args:
+        name: What the catalog calls the result.
+        base: Catalog name or folder of the dense model.
+        home: As for :func:`derive`.
+        data_root: As for :func:`derive`.
+        folder: Where ``search.jsonl`` is written.
+        work: As for :func:`derive`.
+        shape: Of the derivation that the working folder belongs to.
+        training: Text, and the tokens that the clustering looks at.
+        progress: Called with messages and shares.
+    """
+    from backend.models.derived_moe.search import search
+
+    shape, training = shape or MoEShape(), training or Training()
+    loaded, recipe = _recipe(name, base, home, data_root, work, shape, training, progress)
+    recipe.begin()
+    found = search(
+        loaded.model,
+        recipe.recorded,
+        recipe.validation,
+        recipe.work / SEARCH,
+        training.search_tokens,
+        progress,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(recipe.work / SEARCH, folder / SEARCH)
+    return found
+
+
+def _recipe(
+    name: str,
+    base: str,
+    home: Home,
+    data_root: Path | None,
+    work: Path | None,
+    shape: MoEShape,
+    training: Training,
+    progress: Progress,
+) -> tuple[Any, Any]:
+    """Return the loaded dense model and its recipe."""
+    from backend.models.derived_moe.recipe import Recipe
+    from backend.models.derived_moe.text import training_files
+    from backend.models.loading import load_model
+
+    training_files(data_root)  # told before the model is loaded
+    loaded = load_model(base, home, progress=progress)
+    work = work or home.root / "moe" / name
+    return loaded, Recipe(
+        base, loaded.sha256, loaded.model, loaded.tokenizer, data_root, work, shape, training, progress
+    )
 
 
 def _measure(

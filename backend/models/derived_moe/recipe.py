@@ -63,13 +63,17 @@ class Recipe:
             UserError: The training text is missing, the dense model is no Llama whose neurons divide, or the
                 working folder belongs to other settings.
         """
-        self.check()
-        self.claim()
+        self.begin()
         for stage in STAGES:
             self.progress(f"Stage {stage}", None)
             getattr(self, f"_{stage}")
         tensors: dict[str, Tensor] = self._distilled
         return tensors
+
+    def begin(self) -> None:
+        """Check the dense model and claim the working folder."""
+        self.check()
+        self.claim()
 
     def check(self) -> None:
         """Refuse a dense model that cannot be cut, before hours are spent."""
@@ -100,6 +104,16 @@ class Recipe:
                 "which); name another working folder, or remove this one."
             )
         path.write_text(json.dumps(asked, indent=1))
+
+    @property
+    def validation(self) -> Tensor:
+        """Windows held out of all training. # [v, W]"""
+        return self._text["validation"]
+
+    @property
+    def recorded(self) -> Path:
+        """Folder of what the dense MLPs were given."""
+        return self._recording
 
     @property
     def log(self) -> Path:

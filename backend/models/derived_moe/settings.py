@@ -46,6 +46,9 @@ class Training(Settings):
     calibration_windows: int = setting(64, "Windows on which the dense model's MLPs are recorded.", gt=0)
     validation_windows: int = setting(8, "Windows held out of all training, to watch it.", gt=0)
     cluster_tokens: int = setting(8_192, "Recorded tokens that the clustering looks at.", unit="tokens", gt=0)
+    search_tokens: int = setting(
+        4_096, "Recorded tokens that the clustering looks at when shapes are compared.", unit="tokens", gt=0
+    )
     router_tokens: int = setting(16_384, "Recorded tokens of the routers' regression.", unit="tokens", gt=0)
     router_spread: float = setting(
         0.5, "Standard deviation over a token's experts of the logits that the regression gives.", gt=0
@@ -56,10 +59,10 @@ class Training(Settings):
     )
     batch_tokens: int = setting(1_024, "Tokens of one distillation step.", unit="tokens", gt=0)
     steps: int = setting(160, "Steps of the distillation.", ge=0)
-    router_rate: float = setting(2e-3, "Peak learning rate of the routers.", gt=0)
-    scale_rate: float = setting(0.1, "Peak learning rate of the experts' scales, which are near N.", gt=0)
-    correction_rate: float = setting(2e-3, "Peak learning rate of the low-rank corrections.", gt=0)
-    gain_rate: float = setting(1e-3, "Peak learning rate of norm gains and biases.", gt=0)
+    router_rate: float = setting(4e-3, "Peak learning rate of the routers.", gt=0)
+    scale_rate: float = setting(0.3, "Peak learning rate of the experts' scales, which are near N.", gt=0)
+    correction_rate: float = setting(4e-3, "Peak learning rate of the low-rank corrections.", gt=0)
+    gain_rate: float = setting(2e-3, "Peak learning rate of norm gains and biases.", gt=0)
     boundary: float = setting(
         0.3, "Width of the sigmoid through which unchosen experts near the K-th get a gradient.", gt=0
     )
