@@ -28,7 +28,7 @@ _CHECKPOINT_STEPS = 10
 _VALIDATION_STEPS = 60
 _HEAD_TOKENS = 512  # positions whose logits are held at once: 100 MB in float32
 _WARM_UP_STEPS = 5
-_DECAY_SHARE = 0.3  # of the steps, at the end
+_DECAY_SHARE = 2 / 3  # of the steps, at the end
 _CLIP = 1.0
 
 

@@ -58,7 +58,7 @@ class Training(Settings):
         256, "Tokens of one distillation sequence; divides the window.", unit="tokens", gt=1
     )
     batch_tokens: int = setting(1_024, "Tokens of one distillation step.", unit="tokens", gt=0)
-    steps: int = setting(160, "Steps of the distillation.", ge=0)
+    steps: int = setting(216, "Steps of the distillation.", ge=0)
     router_rate: float = setting(4e-3, "Peak learning rate of the routers.", gt=0)
     scale_rate: float = setting(0.3, "Peak learning rate of the experts' scales, which are near N.", gt=0)
     correction_rate: float = setting(4e-3, "Peak learning rate of the low-rank corrections.", gt=0)
