@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from backend.decoding.gathered_mlp import GatheredMLP
@@ -13,10 +15,11 @@ from backend.decoding.layout import laid_out, layout_for
 from backend.decoding.lean_step import RELATIVE_TOLERANCE, LeanStep
 from backend.decoding.lean_weights import LeanWeights, NotLean
 from backend.decoding.parts import Parts
-from backend.decoding.refusal import refuse_unreal
+from backend.decoding.refusal import refuse_prefill, refuse_unreal
 from backend.decoding.torch_mlp import TorchGatheredMLP
 from backend.errors import UserError
 from backend.sparsity.accounting import Reading
+from backend.sparsity.dense_pass import DensePass
 from backend.sparsity.engine import MaskedEngine, replaced_forward
 from backend.sparsity.policy import Context, Policy, make_policy
 
@@ -160,6 +163,7 @@ class Decoding:
     ) -> None:
         if execution == "gathered":
             refuse_unreal(policy)
+        refuse_prefill(policy, prefill)
         limit = model.context_limit
         if limit is not None and room > limit:
             raise UserError(
@@ -171,7 +175,8 @@ class Decoding:
         self._contexts = model.engine.contexts(policy, calibration=calibration)
         self._mlp_seconds = 0.0
         self._kept: list[tuple[Any, ...]] = []
-        self._step = self._make_step(execution, room)
+        self._make = partial(self._make_step, execution, room)
+        self._step = self._make()
 
     @property
     def loop(self) -> str:
@@ -184,10 +189,21 @@ class Decoding:
         return self._step.parts
 
     def read_prompt(self, ids: Tensor) -> Tensor:
-        """Read the prompt; return the logits of the token after it. # [T] → [V]"""
+        """Read the prompt; return the logits of the token after it. # [T] → [V]
+
+        A policy that makes its masks of the prompt does so first.
+        """
         import torch
 
         engine = self.model.engine
+        if self.policy.prompt_alone:
+            with torch.inference_mode(False):  # it may take gradients
+                before = DensePass(engine.model, engine.anatomy, ids[None].to(engine.model.device), len(ids))
+                prepared = self.policy.prepare(before)
+            self._contexts = {
+                layer: replace(context, prepared=prepared) for layer, context in self._contexts.items()
+            }
+            self._step = self._make()
         with torch.inference_mode(), ExitStack() as stack:
             if self._prefill == "sparse":
                 stack.enter_context(engine.masked(self.policy, self._contexts, self.reading))

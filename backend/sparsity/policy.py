@@ -165,6 +165,8 @@ class Policy(Settings):
     """What it drops at ``attn_out`` are whole heads, known beforehand: their queries are skipped too."""
     needs_prompt: ClassVar[bool] = False
     """It makes its masks of a prompt that runs dense; without one it keeps everything."""
+    prompt_alone: ClassVar[bool] = False
+    """What ``prepare`` returns is made of the prompt alone and holds for all that is decoded after it."""
     sweep_setting: ClassVar[str | None] = None
     """The setting that a sweep varies and a slider drags."""
 
@@ -220,6 +222,13 @@ class Policy(Settings):
         """Return the mask of an MLP site as a ranking, if it is one; it says what ``mlp_in``, ``mlp_mid`` do.
 
         Decoding that skips weights then chooses in its own kernels; without it, it asks for the mask.
+        """
+        return None
+
+    def fixed_neurons(self, context: Context) -> Tensor | None:
+        """Return the mask of the neurons if it is the same for every token to come. # [n]
+
+        Decoding that skips weights then looks it up once; without it, it asks for the mask.
         """
         return None
 
