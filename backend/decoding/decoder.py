@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from backend.decoding.gathered_mlp import GatheredMLP
@@ -14,10 +15,11 @@ from backend.decoding.layout import laid_out, layout_for
 from backend.decoding.lean_step import RELATIVE_TOLERANCE, LeanStep
 from backend.decoding.lean_weights import LeanWeights, NotLean
 from backend.decoding.parts import Parts
-from backend.decoding.refusal import refuse_unreal
+from backend.decoding.refusal import refuse_prefill, refuse_unreal
 from backend.decoding.torch_mlp import TorchGatheredMLP
 from backend.errors import UserError
 from backend.sparsity.accounting import Reading
+from backend.sparsity.dense_pass import DensePass
 from backend.sparsity.engine import MaskedEngine, replaced_forward
 from backend.sparsity.policy import Context, Policy, make_policy
 
@@ -50,12 +52,12 @@ class ReadPrompt:
     """A prompt that the dense model has read, from which any number of sequences can go on.
 
     Attributes:
-        tokens: Its length.
+        ids: Its tokens. # [T]
         cache: transformers' cache of its keys and values; whoever goes on from it copies it.
         logits: Of the token after it. # [V]
     """
 
-    tokens: int
+    ids: Tensor
     cache: Any
     logits: Tensor
 
@@ -67,7 +69,7 @@ def read_densely(engine: MaskedEngine, ids: Tensor) -> ReadPrompt:
     with torch.inference_mode():
         output = engine.anatomy.decoder(input_ids=ids[None].to(engine.model.device), use_cache=True)
         logits = engine.anatomy.head.logits(output.last_hidden_state[0, -1:])[0]
-    return ReadPrompt(len(ids), output.past_key_values, logits)
+    return ReadPrompt(ids, output.past_key_values, logits)
 
 
 class DecodingModel:
@@ -186,6 +188,7 @@ class Decoding:
     ) -> None:
         if execution == "gathered":
             refuse_unreal(policy)
+        refuse_prefill(policy, prefill)
         limit = model.context_limit
         if limit is not None and room > limit:
             raise UserError(
@@ -198,7 +201,8 @@ class Decoding:
         self._mlp_seconds = 0.0
         self._kept: list[tuple[Any, ...]] = []
         self._masked_token: Reading | None = None
-        self._step = self._make_step(execution, room)
+        self._make = partial(self._make_step, execution, room)
+        self._step = self._make()
 
     @property
     def loop(self) -> str:
@@ -213,15 +217,35 @@ class Decoding:
     def read_prompt(self, ids: Tensor) -> Tensor:
         """Read the prompt; return the logits of the token after it. # [T] → [V]"""
         engine = self.model.engine
+        self._look_at(ids)
         with ExitStack() as stack:
             if self._prefill == "sparse":
                 stack.enter_context(engine.masked(self.policy, self._contexts, self.reading))
             read = read_densely(engine, ids)
-        return self.go_on(read)
+        return self._take(read)
 
     def go_on(self, read: ReadPrompt) -> Tensor:
         """Go on from a prompt that was read before; return the logits of the token after it. # [V]"""
-        self._step.take(read.cache, read.tokens)
+        self._look_at(read.ids)
+        return self._take(read)
+
+    def _look_at(self, ids: Tensor) -> None:
+        """Let a policy that makes its masks of the prompt do so."""
+        import torch
+
+        if not self.policy.prompt_alone:
+            return
+        engine = self.model.engine
+        with torch.inference_mode(False):  # it may take gradients
+            before = DensePass(engine.model, engine.anatomy, ids[None].to(engine.model.device), len(ids))
+            prepared = self.policy.prepare(before)
+        self._contexts = {
+            layer: replace(context, prepared=prepared) for layer, context in self._contexts.items()
+        }
+        self._step = self._make()
+
+    def _take(self, read: ReadPrompt) -> Tensor:
+        self._step.take(read.cache, len(read.ids))
         return read.logits
 
     def feed(self, token: int) -> Tensor:

@@ -75,6 +75,8 @@ class GatheredMLP:
         self._asks_in, self._asks_mid = "mlp_in" in sites, "mlp_mid" in sites
         self._in = policy.as_ranking("mlp_in", context) if self._asks_in else None
         self._mid = policy.as_ranking("mlp_mid", context) if self._asks_mid else None
+        fixed = policy.fixed_neurons(context) if self._asks_mid else None
+        self._fixed = None if fixed is None else np.flatnonzero(fixed.numpy())
         self._all_inputs: Indices = np.arange(d, dtype=np.int64)
         self._all_neurons: Indices = np.arange(n, dtype=np.int64)
         self._gated, self._ups, self._neurons, self._part = (np.zeros(n, np.float32) for _ in range(4))
@@ -152,6 +154,8 @@ class GatheredMLP:
     def _choose_neurons(self, x: Floats) -> Indices:
         if not self._asks_mid:
             return self._all_neurons
+        if self._fixed is not None:
+            return self._fixed
         if self._mid is not None:
             return self._top_k(self._mid, self._ranked[self._mid.of], self._chosen_mid)
         needs = self._policy.needs

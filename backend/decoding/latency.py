@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import statistics
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ class Round:
         dense: Dense decoding's parts, one a timed token.
         sparse: The policy's.
         reading: What the policy read.
+        prompt_seconds: What reading the prompt took, dense and under the policy, with what the policy makes
+            of it before the first token.
         bandwidth: Bytes a second that a plain read of memory reached, beside the round.
         others: Share of the processor that others took.
     """
@@ -45,6 +48,7 @@ class Round:
     dense: list[Parts]
     sparse: list[Parts]
     reading: Reading
+    prompt_seconds: tuple[float, float]
     bandwidth: float
     others: float
 
@@ -87,6 +91,8 @@ class Latency:
         ms = np.array([parts.total for parts in sparse]) * 1e3
         median, dense_median = float(np.median(ms)), _median_ms(dense)
         mlp, dense_mlp = _median_ms(sparse, "mlp"), _median_ms(dense, "mlp")
+        sides = zip(*(each.prompt_seconds for each in self.rounds), strict=True)
+        dense_prompt, prompt = (statistics.median(side) for side in sides)
         reading = self.rounds[-1].reading
         weights = reading.bytes_per_token(self.value_bytes)
         dense_weights = reading.anatomy.weights_per_token * self.value_bytes
@@ -110,6 +116,8 @@ class Latency:
             ("attention_ms", _median_ms(sparse, "attention"), None, "ms/token"),
             ("head_ms", _median_ms(sparse, "head"), None, "ms/token"),
             ("overhead_ms", _median_ms(sparse, "overhead"), None, "ms/token"),
+            ("prompt_ms", prompt * 1e3, None, "ms"),
+            ("dense_prompt_ms", dense_prompt * 1e3, None, "ms"),
             ("mlp_density", reading.mlp_density, None, "share of MLP weights"),
             ("model_density", reading.model_density, None, "share of all weights"),
             ("bytes_per_token", weights, None, "B/token"),
@@ -191,8 +199,11 @@ def _round(
     model: DecodingModel, sparse: Decoding, ids: Tensor, prompt: int, warm_up: int, reader: MemoryReader
 ) -> Round:
     dense = Decoding(model, make_policy("dense", {}), len(ids))
-    for side in (dense, sparse):
-        side.read_prompt(ids[:prompt])
+    begun = time.perf_counter()
+    dense.read_prompt(ids[:prompt])
+    between = time.perf_counter()
+    sparse.read_prompt(ids[:prompt])
+    prompt_seconds = between - begun, time.perf_counter() - between
     tokens = ids[prompt:].tolist()
     times: dict[Decoding, list[Parts]] = {dense: [], sparse: []}
     bandwidth = reader.bytes_per_second()
@@ -208,7 +219,7 @@ def _round(
                     times[side].append(side.parts)
         others = contention.share()
     bandwidth = max(bandwidth, reader.bytes_per_second())
-    return Round(times[dense], times[sparse], sparse.settle(), bandwidth, others)
+    return Round(times[dense], times[sparse], sparse.settle(), prompt_seconds, bandwidth, others)
 
 
 @contextmanager

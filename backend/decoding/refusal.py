@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from backend.errors import UserError
 from backend.sparsity import METHODS, Policy
 
@@ -15,8 +17,8 @@ def refuse_unreal(policy: Policy) -> None:
     """Refuse a policy whose latency would be a fiction.
 
     Raises:
-        UserError: It is an oracle, skips attention weights, for which there are no kernels, or needs a pass
-            of its own before it can choose.
+        UserError: It is an oracle, skips attention weights, for which there are no kernels, or needs passes
+            of its own over what was decoded.
     """
     if not policy.realisable or not policy.label_free:
         raise UserError(
@@ -28,11 +30,21 @@ def refuse_unreal(policy: Policy) -> None:
             f"{policy.title} prunes attention weights, which no decoding kernel here skips, so its latency "
             "cannot be measured."
         )
-    if getattr(policy.prepare, "__func__", None) is not Policy.prepare:
+    if getattr(policy.prepare, "__func__", None) is not Policy.prepare and not policy.prompt_alone:
         raise UserError(
-            f"{policy.title} chooses by a pass of its own over the prompt, which the decode loop does not "
-            "run, so its latency cannot be measured."
+            f"{policy.title} chooses by passes of its own over what was decoded, which the decode loop does "
+            "not run, so its latency cannot be measured."
         )
+
+
+def refuse_prefill(policy: Policy, prefill: Literal["dense", "sparse"]) -> None:
+    """Refuse a sparse prompt where a policy makes its masks of a dense one.
+
+    Raises:
+        UserError: It does.
+    """
+    if prefill == "sparse" and policy.needs_prompt:
+        raise UserError(f"{policy.title} makes its masks of a prompt that runs dense; set prefill to dense.")
 
 
 def _has_latency(method: type[Policy]) -> bool:

@@ -21,7 +21,8 @@ SETTINGS = ("prompt", "rounds", "execution", "prefill")
 METRICS = (
     "tokens_per_s", "ms_per_token_median", "ms_per_token_p10", "ms_per_token_p90",
     "dense_ms_per_token_median", "speedup", "mlp_ms", "dense_mlp_ms", "mlp_ratio", "attention_ms", "head_ms",
-    "overhead_ms", "mlp_density", "model_density", "bytes_per_token", "kv_bytes_per_token",
+    "overhead_ms", "prompt_ms", "dense_prompt_ms", "mlp_density", "model_density", "bytes_per_token",
+    "kv_bytes_per_token",
     "bandwidth_bytes_per_s", "read_bytes_per_s", "bandwidth_share", "dense_bandwidth_share",
     "others_cpu_share", "disturbed_rounds", "lean_loop",
 )  # fmt: skip

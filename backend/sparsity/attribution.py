@@ -47,7 +47,9 @@ class Cursor:
     at: dict[str, int] = field(default_factory=lambda: {"mlp": 0, "heads": 0})
 
     def take(self, site: str, mask: Tensor, tokens: int) -> Tensor:
-        """Return the masks of the next tokens of a site. # [B, T', N] → [B, tokens, N]"""
+        """Return the masks of a site's next tokens; one row holds for all. # [B, T', N] → [B, tokens, N]"""
+        if mask.shape[1] == 1:
+            return mask.expand(-1, tokens, -1)
         start = self.at[site]
         self.at[site] += tokens
         return mask[:, start : start + tokens]
@@ -87,7 +89,11 @@ class Attribution(Policy):
         raise NotImplementedError
 
     def prepare(self, dense: DensePass) -> Units:
-        """Return the masks of the positions after the prompt, as ``Units`` of booleans."""
+        """Return the masks of the positions after the prompt, as ``Units`` of booleans.
+
+        Returns:
+            neurons # [B, T' or 1, n] and heads # [B, T' or 1, H·d_h] of every layer; one row holds for all.
+        """
         from backend.sparsity.dense_pass import Units
 
         if self.units != "mlp" and not dense.anatomy.attentions:
@@ -95,10 +101,9 @@ class Attribution(Policy):
                 f"{type(dense.model).__name__} has no attention heads that were found; set units to mlp."
             )
         scores = self.scores(dense)
-        tokens = dense.input_ids.shape[1] - dense.prompt
         layers = dense.anatomy.layers
-        neurons = self._masks(scores.neurons, tokens, layers) if self.units != "heads" else {}
-        heads = self._masks(scores.heads, tokens, layers) if self.units != "mlp" else {}
+        neurons = self._masks(scores.neurons, layers) if self.units != "heads" else {}
+        heads = self._masks(scores.heads, layers) if self.units != "mlp" else {}
         sizes = {layer: attention.head_size for layer, attention in dense.anatomy.attentions.items()}
         heads = {layer: mask.repeat_interleave(sizes[layer], dim=-1) for layer, mask in heads.items()}
         return Units(neurons, heads)
@@ -117,12 +122,10 @@ class Attribution(Policy):
             )
         return self.keep[layer]
 
-    def _masks(self, scores: dict[int, Tensor], tokens: int, layers: int) -> dict[int, Tensor]:
-        """Rank per layer. # [B, T' or 1, N] → [B, T', N]"""
+    def _masks(self, scores: dict[int, Tensor], layers: int) -> dict[int, Tensor]:
+        """Rank per layer. # [B, T' or 1, N]"""
         return {
-            layer: top_k_mask(each, kept_count(self.keep_of(layer, layers), each.shape[-1])).expand(
-                -1, tokens, -1
-            )
+            layer: top_k_mask(each, kept_count(self.keep_of(layer, layers), each.shape[-1]))
             for layer, each in scores.items()
         }
 

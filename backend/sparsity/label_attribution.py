@@ -82,9 +82,9 @@ class ComparableAttribution(LabelAttribution):
             raise ValueError("keep must be one share when units are ranked over all layers")
         return self
 
-    def _masks(self, scores: dict[int, Tensor], tokens: int, layers: int) -> dict[int, Tensor]:
+    def _masks(self, scores: dict[int, Tensor], layers: int) -> dict[int, Tensor]:
         if self.ranking == "layer" or not isinstance(self.keep, float):
-            return super()._masks(scores, tokens, layers)
+            return super()._masks(scores, layers)
         import torch
 
         every = torch.cat(list(scores.values()), dim=-1)  # [B, T', L·N]

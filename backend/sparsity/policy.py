@@ -146,6 +146,8 @@ class Policy(Method):
     """What it drops at ``attn_out`` are whole heads, known beforehand: their queries are skipped too."""
     needs_prompt: ClassVar[bool] = False
     """It makes its masks of a prompt that runs dense; without one it keeps everything."""
+    prompt_alone: ClassVar[bool] = False
+    """What ``prepare`` returns is made of the prompt alone and holds for all that is decoded after it."""
 
     @property
     def extra_reads(self) -> float:
@@ -194,6 +196,13 @@ class Policy(Method):
         """Return the mask of an MLP site as a ranking, if it is one; it says what ``mlp_in``, ``mlp_mid`` do.
 
         Decoding that skips weights then chooses in its own kernels; without it, it asks for the mask.
+        """
+        return None
+
+    def fixed_neurons(self, context: Context) -> Tensor | None:
+        """Return the mask of the neurons if it is the same for every token to come. # [n]
+
+        Decoding that skips weights then looks it up once; without it, it asks for the mask.
         """
         return None
 

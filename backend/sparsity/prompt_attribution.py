@@ -8,7 +8,7 @@ from backend.settings import setting
 from backend.sparsity.attribution import Attribution
 from backend.sparsity.dense_magnitude import DenseMagnitude
 from backend.sparsity.label_attribution import SNIP, CorrectedGradientOutput, GradientOutput
-from backend.sparsity.policy import method
+from backend.sparsity.policy import Context, method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,11 +39,12 @@ class PromptAttribution(Attribution):
     )
     equation = r"m = T_k\bigl(\textstyle\sum_{t \in \mathrm{prompt}} s_{t,i}\bigr)"
     limits = (
-        "The prompt runs dense, and its backward pass comes before the first token. Without a prompt it "
-        "keeps everything."
+        "The prompt runs dense, and its backward pass comes before the first token: it is in the time to the "
+        "first token (prompt_ms), not in that of the others. Without a prompt it keeps everything."
     )
     realisable = True
     needs_prompt: ClassVar[bool] = True
+    prompt_alone: ClassVar[bool] = True
 
     metric: Literal["magnitude", "gxo", "snip", "corrected_gxo"] = setting(
         "snip", "What is summed over the prompt's tokens."
@@ -62,6 +63,11 @@ class PromptAttribution(Attribution):
         from backend.sparsity.dense_pass import Units
 
         return super().prepare(dense) if dense.prompt else Units({}, {})
+
+    def fixed_neurons(self, context: Context) -> Tensor | None:
+        """Return the prompt's mask. # [n]"""
+        mask = None if context.prepared is None else context.prepared.neurons.get(context.layer)
+        return None if mask is None or not self.prompt_alone else mask[0, 0]
 
 
 def _summed(values: dict[int, Tensor]) -> dict[int, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from backend.settings import setting
 from backend.sparsity.policy import method
@@ -34,6 +34,8 @@ class RefreshedAttribution(PromptAttribution):
         "The renewal's 2/K of a dense token's reads are in model density and bytes, not in MLP density. Its "
         "dense pass is that of the dense model's own keys and values. Without a prompt it keeps everything."
     )
+
+    prompt_alone: ClassVar[bool] = False
 
     every: int = setting(16, "Tokens between two renewals.", unit="tokens", symbol="K", ge=1)
 

@@ -88,20 +88,39 @@ def test_biases_a_half_precision_and_a_window_fall_back():
         ("glu_pruning", {"keep": 0.4}),
         ("magnitude_norm", {"keep": 0.4}),
         ("random", {"keep": 0.4}),
+        ("cats", {"keep": 0.4}),
+        ("predictor", {"keep": 0.4, "rank": 8, "epochs": 1}),
     ],
 )
 @pytest.mark.parametrize("prefill", ["dense", "sparse"])
 def test_gathered_equals_masked(family, name, settings, prefill):
     engine = engine_of(family)
     policy = make_policy(name, settings)
+    how = {"prefill": prefill, "calibration": engine.calibrate(policy, [ids_of()[None].flip(1)])}
     with ready_for(engine, policy) as model:
-        gathered, first = decoded(model, policy, ids_of(), execution="gathered", prefill=prefill)
-        masked, second = decoded(model, policy, ids_of(), execution="masked", prefill=prefill)
+        gathered, first = decoded(model, policy, ids_of(), execution="gathered", **how)
+        masked, second = decoded(model, policy, ids_of(), execution="masked", **how)
     torch.testing.assert_close(gathered, masked, rtol=1e-3, atol=1e-3)
     one, other = first.settle(), second.settle()
     assert one.tokens == other.tokens == TOKENS + (PROMPT if prefill == "sparse" else 0)
     assert one.mlp_density == pytest.approx(other.mlp_density)
     assert one.counted(4) == other.counted(4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma"])
+@pytest.mark.parametrize("metric", ["magnitude", "snip"])
+def test_a_prompts_mask_is_made_at_the_prompt_and_kept(family, metric):
+    """Gathered and masked decoding are one whole masked pass after a dense prompt."""
+    engine = engine_of(family)
+    policy = make_policy("prompt_attribution", {"keep": 0.4, "metric": metric})
+    ids = ids_of()
+    hidden, reading = engine.hidden_states(policy, ids[None], prompt=PROMPT)
+    expected = engine.anatomy.head.logits(hidden[0, PROMPT - 1 :])
+    with ready_for(engine, policy) as model:
+        for execution in ("gathered", "masked"):
+            logits, decoding = decoded(model, policy, ids, execution=execution)
+            torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
+            assert decoding.settle().mlp_density == pytest.approx(reading.mlp_density)
 
 
 def test_state_goes_on_from_a_sparse_prompt_as_in_one_pass(llama):
@@ -147,8 +166,10 @@ def test_what_cannot_be_timed_gets_a_sentence(llama):
             Decoding(model, make_policy("glu_oracle", {"keep": 0.5}), 32)
         with pytest.raises(UserError, match="Random prunes attention weights, which no decoding kernel here"):
             Decoding(model, make_policy("random", {"keep": 0.5, "units": "heads"}), 32)
-        with pytest.raises(UserError, match="a pass of its own over the prompt"):
-            Decoding(model, make_policy("prompt_attribution", {"keep": 0.5}), 32)
+        with pytest.raises(UserError, match="passes of its own over what was decoded"):
+            Decoding(model, make_policy("refreshed_attribution", {"keep": 0.5}), 32)
+        with pytest.raises(UserError, match="makes its masks of a prompt that runs dense"):
+            Decoding(model, make_policy("prompt_attribution", {"keep": 0.5}), 32, prefill="sparse")
         with pytest.raises(UserError, match="129 tokens, but the model's context holds 128"):
             Decoding(model, DENSE, 129)
 

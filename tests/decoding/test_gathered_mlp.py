@@ -11,6 +11,7 @@ from backend.decoding.refusal import timed_methods
 from backend.decoding.torch_mlp import TorchGatheredMLP
 from backend.models.anatomy import find_anatomy
 from backend.sparsity import make_policy
+from backend.sparsity.dense_pass import DensePass
 from backend.sparsity.engine import MaskedEngine
 from backend.sparsity.neuron_pruning import NeuronPruning
 from tests.models_tiny import GATED_FAMILIES, tiny_model
@@ -27,6 +28,7 @@ POLICIES = [
     ("random", {"keep": 0.3}),
     ("cats", {"keep": 0.3}),
     ("predictor", {"keep": 0.3, "rank": 8, "epochs": 1}),
+    ("prompt_attribution", {"keep": 0.3}),
 ]
 
 
@@ -49,8 +51,9 @@ def tokens(engine, count=5):
     return torch.randn(count, 1, 1, width, generator=torch.Generator().manual_seed(4))
 
 
-def masked(engine, policy, xs, calibration=None):
-    with torch.inference_mode(), engine.applied(policy, calibration=calibration) as reading:
+def masked(engine, policy, xs, calibration=None, prepared=None):
+    known = {"calibration": calibration, "prepared": prepared}
+    with torch.inference_mode(), engine.applied(policy, **known) as reading:
         out = [[mlp.module(x)[0, 0].clone() for x in xs] for mlp in engine.anatomy.mlps.values()]
     return out, reading
 
@@ -58,8 +61,10 @@ def masked(engine, policy, xs, calibration=None):
 def check(engine, policy):
     xs = tokens(engine)
     fitted = engine.calibrate(policy, [torch.arange(3, 60)[None]])
-    expected, reading = masked(engine, policy, xs, fitted)
-    contexts, others = (engine.contexts(policy, calibration=fitted) for _ in range(2))
+    prompt = DensePass(engine.model, engine.anatomy, torch.arange(3, 20)[None], 17)
+    prepared = policy.prepare(prompt) if policy.prompt_alone else None
+    expected, reading = masked(engine, policy, xs, fitted, prepared)
+    contexts, others = (engine.contexts(policy, calibration=fitted, prepared=prepared) for _ in range(2))
     layout = layout_for(policy)
     with torch.inference_mode(), laid_out(engine.anatomy, layout):
         for layer, mlp in engine.anatomy.mlps.items():

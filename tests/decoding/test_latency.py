@@ -167,3 +167,20 @@ def test_more_tokens_than_the_context_holds_get_a_sentence(home, tiny_folder):
     settings = latency_sweep(tiny_folder, tokens=200)["evaluation"]
     with pytest.raises(UserError, match="come to 210, but the model's context holds 128"):
         measure_point(Laboratory(home, device="cpu"), str(tiny_folder), "dip", {"density": 0.5}, settings)
+
+
+def test_what_a_prompts_attribution_takes_is_in_the_time_to_the_first_token(llama):
+    policy = make_policy("prompt_attribution", {"keep": 0.3})
+    *_, result = measure_latency(llama, policy, IDS, prompt=16, warm_up=2, rounds=1)
+    value = {each["metric"]: each["value"] for each in result.measurements(4)}
+    assert value["prompt_ms"] > value["dense_prompt_ms"] > 0, "a forward and a backward pass come on top"
+    assert value["mlp_density"] == pytest.approx(0.3, abs=0.01)
+    assert value["lean_loop"] == 1
+
+
+def test_a_mask_of_a_dense_prompt_cannot_have_a_sparse_one():
+    settings = latency_sweep("m", prefill="sparse")
+    with pytest.raises(UserError, match="makes its masks of a prompt that runs dense"):
+        Sweep.parse(settings | {"policies": [{"method": "prompt_attribution"}]}, "sweep").plans()
+    with pytest.raises(UserError, match="passes of its own over what was decoded"):
+        Sweep.parse(latency_sweep("m") | {"policies": [{"method": "refreshed_attribution"}]}, "sweep").plans()

@@ -54,9 +54,10 @@ class LatencyEvaluation(Evaluation):
 
     def check(self, policy: Policy) -> None:
         """Refuse a policy whose latency would be a fiction (an oracle)."""
-        from backend.decoding.refusal import refuse_unreal
+        from backend.decoding.refusal import refuse_prefill, refuse_unreal
 
         refuse_unreal(policy)
+        refuse_prefill(policy, self.prefill)
 
     def outcomes(self, laboratory: Laboratory, model: str, policy: Policy) -> Iterator[Outcome]:
         """Time the policy round by round."""
