@@ -47,6 +47,11 @@ def asked_last() -> str | None:
     return found
 
 
+def start_from(said: str) -> None:
+    """Take what the form says now for what was asked last: a session that asked nothing yet begins there."""
+    st.session_state[_ASKED] = said
+
+
 def ask(opened: OpenStore, request: GenerationRequest) -> bool:
     """Stop what this session's last generation still writes, ask for another and show it.
 

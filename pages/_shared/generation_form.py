@@ -12,8 +12,8 @@ from backend.generations import LONGEST, MOST_POLICIES, GenerationRequest
 from backend.generations.request import policy_json
 from backend.models import CATALOG, DEFAULT_MODEL
 from backend.settings import SettingField
-from backend.sparsity import METHODS
-from pages._shared.generation_asked import ask, asked_last
+from backend.sparsity import METHODS, Policy
+from pages._shared.generation_asked import ask, asked_last, start_from
 from pages._shared.policy_control import BY_DENSITY, BY_SETTINGS, policy_methods, policy_settings
 from pages._shared.store import OpenStore
 
@@ -145,7 +145,9 @@ def _form(opened: OpenStore, live: bool) -> None:
 def _note_change(request: GenerationRequest) -> None:
     """Remember since when the form says something else than what was asked for last."""
     said = request.model_dump_json()
-    if asked_last() is None or said == asked_last():
+    if asked_last() is None:
+        start_from(said)
+    if said == asked_last():
         st.session_state.pop(_PENDING, None)
     elif st.session_state.get(_PENDING, ("",))[0] != said:
         st.session_state[_PENDING] = (said, time.monotonic())
@@ -174,10 +176,16 @@ def _fill(asked: dict[str, Any]) -> None:
     for place, policy in enumerate(policies):
         state[f"generate_method_{place}"] = policy.name
         density = policy.expected_density()
-        if density is not None and policy == type(policy).at_density(density):
+        if density is not None and _rounded(policy) == _rounded(type(policy).at_density(round(density, 2))):
             state[f"generate_{place}_density_{policy.name}"] = round(density, 2)
     for key, value in state.items():
         st.session_state.setdefault(key, value)
+
+
+def _rounded(policy: Policy) -> dict[str, Any]:
+    """Return a policy's settings, numbers to what a slider can say."""
+    values = policy.canonical().items()
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in values}
 
 
 _KEPT = (

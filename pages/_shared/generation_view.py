@@ -59,7 +59,7 @@ def _view(opened: OpenStore, run_id: str, unfinished: bool) -> None:
     _state(opened, run)
     if len(prompts) > 1:
         _prompt_picker(run_id, prompts, item)
-    shown = generation(opened.store, run_id, item)
+    shown: Generation | None = _generation(opened, str(opened.home.root), opened.store.version, run_id, item)
     if shown is None:
         return
     _prompt(shown, run.spec)
@@ -75,6 +75,14 @@ def _view(opened: OpenStore, run_id: str, unfinished: bool) -> None:
     st.caption(f"{NOTES[form]} {_order_note(run.spec)}")
     show_token(shown, run_id)
     exports(opened, shown, run, form, colour)
+
+
+def _query(_opened: OpenStore, root: str, version: int, run_id: str, item: int) -> Generation | None:
+    return generation(_opened.store, run_id, item)
+
+
+# Keyed by the store's version: a choice of colour or token does not read the texts again.
+_generation = st.cache_resource(_query, show_spinner=False, max_entries=8)
 
 
 def _state(opened: OpenStore, run: StoredRun) -> None:

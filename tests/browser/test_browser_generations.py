@@ -1,4 +1,4 @@
-"""Generations in the browser, with the real worker on a tiny model: live, reload, stop, tabs, hostile text."""
+"""Generations in the browser, the real worker on a tiny model: live, reload, stop, tabs, hostile text."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from backend.experiments import client
 from backend.experiments.jobs import waiting
 from backend.experiments.runs import RunFolder
 from backend.experiments.sweep import Sweep
+from backend.generations import GenerationRequest
 from backend.home import Home
 from backend.results import Store, queries
 from tests.waiting import of_kind, until
@@ -79,6 +80,23 @@ def test_a_point_passes_a_running_sweep_which_then_goes_on_and_can_be_paused_and
     client.cancel(served, long.id)
     until(lambda: ended(long) == "cancelled")
     until(lambda: ended(behind) == "done")
+
+
+def test_a_generation_passes_a_running_sweep_and_a_list_of_prompts_waits(served, tiny_folder):
+    said = {"model": str(tiny_folder), "style": "raw", "policies": [{"method": "dip", "density": 0.5}]}
+    one = GenerationRequest.parse({**said, "prompts": ["abc"], "max_tokens": 8}, "test")
+    several = GenerationRequest.parse({**said, "prompts": ["abc", "d"], "max_tokens": 8}, "test")
+    long = RunFolder.open(served, client.submit(served, long_sweep(tiny_folder), "sweep"))
+    until(lambda: of_kind(long, "progress"))
+    behind = RunFolder.open(served, client.submit(served, several, "prompts"))
+    passing = RunFolder.open(served, client.submit(served, one, "generation"))
+    assert client.jobs_before(served, behind.id) in (0, 1)
+    until(lambda: ended(passing) == "done")
+    assert ended(long) is None
+    assert not of_kind(behind, "run_started")
+    client.cancel(served, long.id)
+    until(lambda: ended(behind) == "done")
+    assert len(of_kind(behind, "generation_started")) == 2
 
 
 def test_a_run_that_waits_can_be_cancelled(served, tiny_folder):

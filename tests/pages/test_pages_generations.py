@@ -144,6 +144,26 @@ def test_a_changed_slider_writes_anew_after_a_pause(
     assert len(asked) == 2
 
 
+def test_a_slider_writes_anew_though_nothing_was_asked_for_yet(
+    asked: list[tuple[GenerationRequest, str]], open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pages._shared.generation_form.PAUSE_SECONDS", 0.0)
+    page = open_page("generations")
+    page.toggle(key="generation_live").set_value(True).run()
+    assert asked == []
+    page.slider(key="generate_0_density_dip").set_value(0.3).run()
+    assert [request.policies[0]["density"] for request, _ in asked] == [0.3]
+
+
+def test_the_form_starts_with_the_shown_policies(empty_home: Home, open_page: Open) -> None:
+    write_generation(
+        empty_home, policies=({"method": "glu_pruning", "keep": 0.25}, {"method": "dip", "density": 0.35})
+    )
+    page = open_page("generations")
+    assert page.slider(key="generate_0_density_glu_pruning").value == 0.75
+    assert page.slider(key="generate_1_density_dip").value == 0.35
+
+
 def test_a_killed_worker_is_said_and_the_text_is_kept(empty_home: Home, open_page: Open) -> None:
     write_generation(empty_home, status=None)
     page = open_page("generations")

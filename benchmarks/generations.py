@@ -1,0 +1,126 @@
+"""How fast the page Generations answers: first token with a warm worker, a strip of 512 tokens coloured anew.
+
+python benchmarks/generations.py --home data/home
+
+The first is from the click's ``submit`` to the token in the store, through the queue, the worker and the
+run folder; the second from a choice of "Colour by" in a headless Chromium to the last token's new colour.
+Chromium and the app run on the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from playwright.sync_api import Page, sync_playwright
+
+from backend.experiments import client
+from backend.experiments.runs import RunFolder
+from backend.generations import GenerationRequest
+from backend.home import Home
+from backend.results import Store
+from docs.screenshots import CHROMIUM, FLAGS, running_app, settle
+
+PROMPT = "Tell me how a lighthouse works."
+COLOURS = ("MLP density", "Rank under dense, log10", "Δlog p (sparse − dense)", "KL(dense‖sparse)")
+_COLOURED = """
+([side, count, before]) => {
+  const strip = [...document.querySelectorAll(`.st-key-generation_side_${side} *`)]
+    .map((node) => node.shadowRoot?.querySelector(".strip")).find(Boolean);
+  const tokens = strip ? [...strip.children] : [];
+  const now = tokens.map((token) => token.style.background).join();
+  return tokens.length >= count && now !== before ? now : null;
+}
+"""
+
+
+def ask(home: Home, tokens: int, seed: int, temperature: float = 0.0) -> str:
+    """Submit a generation of dense and DIP; return its run."""
+    request = GenerationRequest.parse(
+        {
+            "prompts": (PROMPT,), "policies": ({"method": "dip", "density": 0.5},), "max_tokens": tokens,
+            "seed": seed, "temperature": temperature, "style": "raw", "forced": False,
+        },
+        "benchmark",
+    )  # fmt: skip
+    return client.submit(home, request, "generation")
+
+
+def wait_for(folder: RunFolder, kind: str) -> dict[str, Any]:
+    """Return a run's first event of a kind, as soon as it is there."""
+    while True:
+        found = next((event for event in folder.events() if event["kind"] == kind), None)
+        if found is not None:
+            return found
+        time.sleep(0.005)
+
+
+def first_token_seconds(home: Home, store: Store, repeats: int) -> list[float]:
+    """Return the seconds from submitting to the first token in the store, each with a warm, idle worker."""
+    found = []
+    for seed in range(repeats):
+        while client.worker_status(home).state != "idle":
+            time.sleep(0.05)
+        begun = time.perf_counter()
+        run = ask(home, 4, seed)
+        wait_for(RunFolder.open(home, run), "generation_tokens")
+        store.ingest()
+        found.append(time.perf_counter() - begun)
+        wait_for(RunFolder.open(home, run), "run_finished")
+    return found
+
+
+def recolour_seconds(page: Page, base: str, run: str, tokens: int) -> list[float]:
+    """Return the seconds from choosing a colour to the strip's new colours, once for each colour."""
+    page.goto(f"{base}/generations?{urlencode({'generation': run})}")
+    settle(page)
+    before = page.wait_for_function(_COLOURED, arg=[1, tokens, ""]).json_value()
+    found = []
+    for colour in COLOURS:
+        page.get_by_role("combobox", name="Colour by").click()
+        option = page.get_by_role("option", name=colour, exact=True)
+        option.wait_for()
+        begun = time.perf_counter()
+        option.click()
+        before = page.wait_for_function(_COLOURED, arg=[1, tokens, before], polling=5).json_value()
+        found.append(time.perf_counter() - begun)
+    return found
+
+
+def main() -> None:
+    """Print both."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--home", type=Path)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=512)
+    asked = parser.parse_args()
+    home = Home.resolve(asked.home)
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    wait_for(RunFolder.open(home, ask(home, 4, 99)), "run_finished")  # the worker starts and gets warm
+    with Store.open(home) as store:
+        store.ingest()
+        times = first_token_seconds(home, store, asked.repeats)
+        print(f"first token: median {statistics.median(times):.2f} s, worst {max(times):.2f} s")
+        long = ask(home, asked.tokens, 1, temperature=1.0)
+        wait_for(RunFolder.open(home, long), "run_finished")
+        store.ingest()
+        count = store.rows("SELECT min(tokens) FROM generation_ends WHERE run_id = $run", {"run": long})[0][0]
+    with running_app(home.root) as base, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        times = recolour_seconds(page, base, long, int(count))
+        browser.close()
+    print(f"{count} tokens coloured anew: median {1e3 * statistics.median(times):.0f} ms, worst "
+          f"{1e3 * max(times):.0f} ms")  # fmt: skip
+    if (pid := client.worker_status(home).pid) is not None:
+        os.kill(pid, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()
