@@ -47,6 +47,12 @@ class Method(Settings):
         return "measured" if self.realisable and self.label_free else "oracle"
 
 
+KINDS = {
+    "mask": "mask policies, for dense models",
+    "routing": "routing policies, for mixtures of experts",
+}
+"""What the kinds are called, and which models they are for."""
+
 M = TypeVar("M", bound=Method)
 
 _EVERY: Registry[type[Method]] = Registry("method")

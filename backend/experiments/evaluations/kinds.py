@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from backend.errors import UserError
-from backend.methods import Method, every_method
+from backend.methods import KINDS, Method
 from backend.registry import Registry
 from backend.settings import Settings, setting
 from backend.sparsity.policy import Policy
@@ -78,10 +78,9 @@ class Evaluation(Settings):
         """Raise ``UserError`` if a method cannot be evaluated this way: its kind, or its settings."""
         if not isinstance(method, self.takes):
             others = [name for name, kind in EVALUATIONS.items() if isinstance(method, kind.takes)]
-            fitting = [name for name, other in every_method().items() if issubclass(other, self.takes)]
             raise UserError(
-                f"{method.title} cannot be evaluated by {self.kind}, which takes {', '.join(fitting[:3])} … "
-                f"and their like; give the evaluation a kind for it ({', '.join(others)})."
+                f"{method.title} cannot be evaluated by {self.kind}, which takes {KINDS[self.takes.kind]}; give "
+                f"the evaluation another kind ({', '.join(others)})."
             )
         self.check(method)
 
