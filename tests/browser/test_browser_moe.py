@@ -52,6 +52,7 @@ def test_a_trace_is_taken_in_and_written_out(visit: Visit, tmp_path: Path) -> No
     page = visit.open(PATH, routing=LABEL)
     file = tmp_path / "mine.csv"
     file.write_text(trace_text().replace("0.25", "0.2"))
+    page.get_by_role("button", name="Import a trace").click()
     page.locator(".st-key-trace_file input[type=file]").set_input_files(str(file))
     expect(page).to_have_url(re.compile(r"routing=mine\.csv"), timeout=CHART_MILLISECONDS)
     settle(page)
@@ -68,6 +69,7 @@ def test_a_file_that_is_no_trace_is_a_sentence(visit: Visit, tmp_path: Path) -> 
     page = visit.open(PATH, routing=LABEL)
     file = tmp_path / "no.csv"
     file.write_text("a,b\n<img src=x onerror=alert(1)>,2\n")
+    page.get_by_role("button", name="Import a trace").click()
     page.locator(".st-key-trace_file input[type=file]").set_input_files(str(file))
     expect(page.get_by_text("no routing trace")).to_be_visible(timeout=CHART_MILLISECONDS)
     assert visit.outside() == []
