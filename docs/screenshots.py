@@ -31,6 +31,7 @@ PAGES = {
     "trade-offs": "trade_offs",
     "sparse-activation": "sparse_activation",
     "dip-memory": "dip_memory",
+    "mixture-of-experts": "mixture_of_experts",
     "generations": "generations",
     "runs": "runs",
     "paper": "paper",

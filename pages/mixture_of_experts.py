@@ -6,19 +6,21 @@ import streamlit as st
 
 from backend.errors import UserError
 from backend.experiments.routing_records import RoutingInfo
-from backend.figures.moe import GridPoint, RoutingSource, findings, miss_figure
+from backend.figures.moe import GridPoint, RoutingSource, findings, miss_figure, model_label
 from backend.figures.moe.compared import exact_curves, stored_lines
+from backend.models.catalog import DERIVED_MOE
 from backend.residency import EVICTIONS, Eviction, MissCurve
 from pages._shared.address import Address
 from pages._shared.figures import show_figure
 from pages._shared.moe_controls import Caches, cache_controls
-from pages._shared.moe_data import curve_of, known_routings, record_of
+from pages._shared.moe_data import coverages, curve_of, known_routings, record_of
 from pages._shared.moe_quality import chosen_point, gained, quality
 from pages._shared.moe_read_out import read_out
 from pages._shared.moe_sections import by_layer, lifetimes, measured_speeds, times, traffic
 from pages._shared.moe_traces import SHOWN, trace_export, trace_import
 from pages._shared.navigation import draw
 from pages._shared.store import OpenStore, open_store
+from pages._shared.sweep_offer import offer_sweeps
 
 _HOW = r"""
 - A layer has $N$ routed experts, a token uses $K$ of them, a cache holds $C \ge K$. A token's experts are one
@@ -45,10 +47,10 @@ _HOW = r"""
 _EMPTY = """
 Nothing is stored yet. Two ways to begin:
 
-- **A model of your own.** Run a sweep of routings on a mixture of experts: it records which experts each
-  token uses and what every policy loses in quality.
-- **A trace from a device.** Import a `route_trace v1` file below; traffic, misses at every cache size,
-  lifetimes and simulated times are shown at once.
+- **A model.** Run a sweep of routings on a mixture of experts, as offered below for the one derived from
+  SmolLM2-135M: it records which experts each token uses and what every policy loses in quality.
+- **A trace from a device.** Import a `route_trace v1` file here; traffic, misses at every cache size, lifetimes
+  and simulated times are shown at once.
 """
 
 
@@ -67,6 +69,7 @@ def page() -> None:
     if not shown:
         st.info(_EMPTY, icon=":material/hub:")
         trace_import(opened)
+        _offers(opened, None)
     else:
         _routing(opened, address, _source(address, shown))
     with st.expander("How is this computed?", icon=":material/help:"):
@@ -120,6 +123,21 @@ def _routing(opened: OpenStore, address: Address, source: RoutingSource) -> None
     st.header("Traces")
     trace_export(opened, source, record, caches)
     trace_import(opened)
+    _offers(opened, source)
+
+
+def _offers(opened: OpenStore, source: RoutingSource | None) -> None:
+    """Offer the sweeps that fill this page in: for the model that is shown, else for the derived one."""
+    if source is None or source.imported:
+        offer_sweeps(
+            opened,
+            DERIVED_MOE,
+            coverages(opened, None),
+            f"{model_label(DERIVED_MOE)}: "
+            "its numbers are of no pre-trained mixture. WikiText-2 is read from the data root.",
+        )
+    else:
+        offer_sweeps(opened, source.model, coverages(opened, source.model_sha256))
 
 
 def _misses(

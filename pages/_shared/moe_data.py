@@ -8,14 +8,19 @@ import pandas as pd
 import streamlit as st
 
 from backend.experiments.routing_records import FOLDER, RoutingInfo, routing_records
+from backend.experiments.sweep_files import sweep_files
 from backend.figures.moe import RULES_SHOWN, RoutingSource, Scope, curve_in, routing_sources
 from backend.home import SEED
 from backend.residency import Eviction, Lifetimes, MissCurve, RoutingRecord, lifetimes_in
 from backend.residency.routing_record import Start
+from backend.results.coverage import coverage
 from backend.results.routing import layer_miss_rates, routing_points, store_speeds
 from pages._shared.store import OpenStore
+from pages._shared.sweep_offer import Coverage
 
 Stamp = tuple[int, int, int]
+_SWEEPS = "moe-"
+"""How the names of this page's sweep files begin."""
 
 
 def known_routings(opened: OpenStore) -> list[RoutingSource]:
@@ -60,6 +65,16 @@ def speeds_of(opened: OpenStore, model_sha256: str) -> pd.DataFrame:
     return found[found["model_sha256"] == model_sha256]
 
 
+def coverages(opened: OpenStore, model_sha256: str | None) -> list[Coverage]:
+    """Return the sweeps of this page with how many of their cells are stored for a model, kept."""
+    found: list[Coverage] = _coverages(opened, str(opened.home.root), opened.store.version, model_sha256)
+    return found
+
+
+def _query_coverages(_opened: OpenStore, root: str, version: int, model_sha256: str | None) -> list[Coverage]:
+    return [(file, *coverage(_opened.store, file.sweep, model_sha256)) for file in sweep_files(_SWEEPS)]
+
+
 def _query_speeds(_opened: OpenStore, root: str, version: int) -> pd.DataFrame:
     return store_speeds(_opened.store)
 
@@ -89,5 +104,6 @@ _sources = st.cache_resource(_query_sources, show_spinner=False, max_entries=4)
 _record = st.cache_resource(_load, show_spinner=False, max_entries=8)
 _curve = st.cache_resource(_make_curve, show_spinner="Walking the caches …", max_entries=128)
 _lifetimes = st.cache_resource(_walk, show_spinner=False, max_entries=256)
+_coverages = st.cache_resource(_query_coverages, show_spinner=False, max_entries=8)
 _speeds = st.cache_resource(_query_speeds, show_spinner=False, max_entries=4)
 _layer_rates = st.cache_resource(_query_layers, show_spinner=False, max_entries=64)

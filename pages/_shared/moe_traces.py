@@ -18,8 +18,13 @@ SHOWN = "routing"
 
 def trace_import(opened: OpenStore) -> None:
     """Show the upload of a trace; one that is taken in is shown at once."""
+    with st.popover("Import a trace", icon=":material/upload:", key="trace_import"):
+        _upload(opened)
+
+
+def _upload(opened: OpenStore) -> None:
     uploaded = st.file_uploader(
-        "Import a routing trace (`route_trace v1`, CSV)", ["csv"], key="trace_file", max_upload_size=10,
+        "A routing trace (`route_trace v1`, CSV)", ["csv"], key="trace_file", max_upload_size=10,
         help="First line `# route_trace v1`, then rows with at least phase, step, layer, slot and expert. "
         "It stays on this machine, in this home.",
     )  # fmt: skip

@@ -8,11 +8,13 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
+from backend.experiments.routing_records import import_trace
 from backend.home import Home
 from docs.screenshots import CHROMIUM, FLAGS, running_app, settle
 from tests.figures.activation_samples import write_activation
 from tests.figures.figures_samples import MODEL, TEXT, WINDOW, WINDOWS, write_latencies, write_results
 from tests.figures.memory_samples import write_memory
+from tests.figures.moe_samples import trace_text, write_moe
 
 EVALUATION = f"{MODEL} · {TEXT} · {WINDOWS} × {WINDOW} tokens"
 """The made-up results, whatever else the store holds (the seed)."""
@@ -46,6 +48,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = write_memory(write_results(Home.resolve(tmp_path_factory.mktemp("browser") / "home")))
     write_latencies(home)
     write_activation(home)
+    write_moe(home)
+    import_trace(home, "device.csv", trace_text().encode())
     with running_app(home.root) as base:
         yield base
 

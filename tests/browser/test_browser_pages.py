@@ -18,6 +18,7 @@ PAGES = {
     "trade_offs": "Trade-offs",
     "sparse_activation": "Sparse activation",
     "dip_memory": "DIP and memory",
+    "mixture_of_experts": "Mixture of experts",
     "generations": "Generations",
     "runs": "Runs",
     "paper": "Paper",

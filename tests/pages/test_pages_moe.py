@@ -54,6 +54,8 @@ def test_an_empty_store_offers_ways_to_begin(empty_home: Home, open_page: Open) 
     page = open_page(PAGE)
     assert "Nothing is stored yet" in said(page)
     assert page.file_uploader(key="trace_file")
+    assert "smollm2-moe (derived from SmolLM2-135M)" in said(page)
+    assert page.button(key="run_moe-grid")
     assert not page.error
     assert not page.metric
 

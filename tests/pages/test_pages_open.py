@@ -16,6 +16,7 @@ PAGES = {
     "trade_offs": "Trade-offs",
     "sparse_activation": "Sparse activation",
     "dip_memory": "DIP and memory",
+    "mixture_of_experts": "Mixture of experts",
     "runs": "Runs",
     "paper": "Paper",
     "methods": "Methods",

@@ -46,7 +46,7 @@ def speed_figure(rows: pd.DataFrame, label: str) -> FigureSpec:
         y=Axis(label="Tokens per second", unit="measured", better="higher", range=(0.0, 1.08 * highest)),
         series=tuple(series),
         baselines=(Baseline(value=resident, label="all experts in memory"),),
-        note=f"Measured at batch one on {'; '.join(machines)}, in turns with all experts in memory (the line, "
+        note=f"Measured at batch one on {'; '.join(machines)}, in turns with all experts in memory (line: "
         "median of cells). Bars: ± one standard error over rounds.",
         provenance=Provenance(
             runs=tuple(sorted(set(rows["run_id"]))),

@@ -124,7 +124,7 @@ def time_figure(
                 )
             )
     ticks = tuple(
-        (height, f"{row.label}, {row.time.tokens_per_s:.3g} tokens/s")
+        (height, f"{row.label}, {_short(row.time.tokens_per_s)} tokens/s")
         for height, row in zip(heights, rows, strict=True)
     )
     in_all = [row.time.dense_s + row.time.experts_s + row.time.misses_s for row in rows]
@@ -143,3 +143,7 @@ def time_figure(
         "takes no time.",
         provenance=where.model_copy(update={"how": ("measured", "simulated")}),
     )  # fmt: skip
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
