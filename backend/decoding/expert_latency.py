@@ -56,6 +56,7 @@ class StoreSettings:
         seed: Of the random rule.
         direct: Past the page cache.
         readers: Reads under way at once.
+        prefetch: Experts are read ahead, on guesses that the routing makes.
     """
 
     slots: int
@@ -64,6 +65,7 @@ class StoreSettings:
     seed: int = 0
     direct: bool = True
     readers: int = 1
+    prefetch: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,6 @@ class StoreLatency:
             ("misses_per_token", did.misses / tokens, None, "experts/token, all layers"),
             ("experts_per_token", did.accesses / did.batches, None, "experts/token, mean over layers"),
             ("loaded_bytes_per_token", did.bytes_read / tokens, None, "B/token"),
-            ("load_bytes_per_s", did.bytes_read / did.waited_s if did.waited_s else 0.0, None, "B/s"),
             ("waiting_ms", did.waited_s / tokens * 1e3, None, "ms/token"),
             ("waiting_share", did.waited_s * 1e3 / float(ms.sum()), None, "share of the token's time"),
             ("cached_share", self.cached_share, None, "share of routed experts"),
@@ -157,6 +158,7 @@ class StoreLatency:
             ("page_cache_bypass", float(BYPASSES.index(self.bypass)), None, _BYPASS_UNIT),
             ("others_cpu_share", max(each.others for each in self.rounds), None, "share of processor"),
             ("disturbed_rounds", sum(each.others > TOLERATED for each in self.rounds), None, "rounds"),
+            *_loading(did, tokens),
         ]  # fmt: skip
         return [
             {
@@ -338,6 +340,17 @@ def _round(
     finally:
         gc.enable()
     return StoreRound(seconds[0], seconds[1], seconds[2], store.counters - before, others)
+
+
+def _loading(did: Counters, tokens: int) -> list[tuple[str, float, None, str]]:
+    """Return the rate of loads; where some are read ahead, how good the guesses were."""
+    if not did.guessable:
+        return [("load_bytes_per_s", did.bytes_read / did.waited_s if did.waited_s else 0.0, None, "B/s")]
+    return [
+        ("guess_recall", did.guessed / did.guessable, None, "share of experts used"),
+        ("read_ahead_share", did.taken_ahead / max(1, did.misses), None, "share of misses"),
+        ("wasted_loads_per_token", (did.read_ahead - did.taken_ahead) / tokens, None, "experts/token"),
+    ]
 
 
 def _median_ms(seconds: Sequence[float]) -> float:
