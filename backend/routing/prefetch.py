@@ -2,7 +2,7 @@
 
 The router of layer l+1 is run on the input of layer l's router. The residual stream changes little from one
 layer to the next, so much of the guess is right, and its experts can be loaded while layer l computes.
-Routing is not touched: the output is the same, guessed or not. (The guess of Eliseev & Mazur, arXiv 2312.17238.)
+Routing is not touched: the output is the same. (The guess of Eliseev & Mazur, arXiv 2312.17238.)
 """
 
 from __future__ import annotations
