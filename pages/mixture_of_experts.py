@@ -8,7 +8,6 @@ from backend.errors import UserError
 from backend.experiments.routing_records import RoutingInfo
 from backend.figures.moe import GridPoint, RoutingSource, findings, miss_figure
 from backend.figures.moe.compared import exact_curves, stored_lines
-from backend.figures.moe.origin import origin_of
 from backend.residency import EVICTIONS, Eviction, MissCurve
 from pages._shared.address import Address
 from pages._shared.figures import show_figure
@@ -123,23 +122,27 @@ def _routing(opened: OpenStore, address: Address, source: RoutingSource) -> None
 def _misses(
     address: Address, source: RoutingSource, info: RoutingInfo, caches: Caches, chosen: GridPoint | None
 ) -> None:
+    record = record_of(info)
     log = address.toggle("Logarithmic miss rates", "log")
     curves: dict[Eviction, MissCurve] = {}
     try:
         for rule in EVICTIONS:
-            curves[rule] = curve_of(info, caches.scope, rule, caches.start)
+            if (0, rule, "cold") in record.curves:
+                curves[rule] = curve_of(info, caches.scope, rule, caches.start)
     except UserError as error:
         st.error(str(error), icon=":material/error:")
         return
     others, lines = {}, []
-    if (caches.scope, caches.start) == ("per-layer", "cold"):
+    if (caches.scope, caches.start) == ("per-layer", source.start):
         others = exact_curves(source, chosen, caches.rule, record_of)
         lines = stored_lines(source, chosen, caches.rule)
     elif source.points:
-        st.caption("Other policies were measured with a cache a layer, from empty: they are left out here.")
+        st.caption(
+            f"Other policies were measured with a cache a layer and a {source.start} start: left out here."
+        )
     spec = miss_figure(
         source.label, curves, scope=caches.scope, start=caches.start, others=others, stored=lines, log=log,
-        where=origin_of(info, [point for _, _, points in lines for point in points]),
+        where=source.origin(info, [point for _, _, points in lines for point in points]),
     )  # fmt: skip
     show_figure(spec, "misses", height=460)
 

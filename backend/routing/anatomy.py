@@ -96,6 +96,17 @@ class MoEAnatomy:
         """K of the first mixture layer."""
         return next(iter(self.layers.values())).k
 
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes that every token reads: all weights but routed experts and an embedding that is no head."""
+        weights = {id(each): each.numel() * each.element_size() for each in self.model.parameters()}
+        embedding = self.model.get_input_embeddings().weight
+        head = self.model.get_output_embeddings()
+        if head is not None and head.weight is not embedding:
+            weights.pop(id(embedding), None)
+        routed: int = sum(layer.size * layer.expert_bytes for layer in self.layers.values())
+        return int(sum(weights.values())) - routed
+
 
 @dataclass(frozen=True)
 class _Found:

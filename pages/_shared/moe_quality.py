@@ -8,21 +8,16 @@ from backend.experiments.routing_records import RoutingInfo
 from backend.figures import QUALITY
 from backend.figures.curves import title_of
 from backend.figures.moe import ORIGINAL, GridPoint, RoutingSource, at_slots, quality_figure, quality_finding
-from backend.figures.moe.compared import cost_of, placed_points
+from backend.figures.moe.compared import cost_of, misses_of, placed_points
 from backend.figures.moe.miss_rates import TITLES
-from backend.figures.moe.origin import origin_of
 from backend.figures.moe.policies import strength_of, symbol_of
 from backend.figures.moe.quality import COSTS, Cost
 from backend.residency import RoutingRecord
-from backend.residency.routing_record import Start
 from pages._shared.address import Address
 from pages._shared.figures import show_figure
 from pages._shared.moe_controls import Caches
 from pages._shared.moe_data import record_of
 from pages._shared.text import as_rise, with_error
-
-_COLD: Start = "cold"
-"""Measured routings count from the empty cache of each window."""
 
 
 def chosen_point(address: Address, source: RoutingSource, caches: Caches) -> GridPoint | None:
@@ -58,7 +53,7 @@ def quality(
         return
     record = record_of(info)
     if chosen is not None:
-        _read_out(chosen, record, caches)
+        _read_out(source, chosen, record, caches)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         metrics = {metric.label.replace("dense", "the original"): name for name, metric in QUALITY.items()}
         metric = metrics[address.choice("Quality (vertical)", list(metrics), "quality", width=260,
@@ -69,8 +64,8 @@ def quality(
     if not placed:
         st.info(f"No routing was measured with {TITLES[caches.rule]} caches.")
         return
-    where = origin_of(info, [each.point for each in placed])
-    belady = cost_of(record, cost, caches.slots, "belady")
+    where = source.origin(info, [each.point for each in placed])
+    belady = cost_of(record, cost, caches.slots, "belady", source.start)
     spec = quality_figure(
         placed, source.label, quality=metric, cost=cost, slots=caches.slots, rule=TITLES[caches.rule],
         belady=belady, where=where,
@@ -90,8 +85,8 @@ def gained(source: RoutingSource, record: RoutingRecord, caches: Caches) -> str 
     if not aware:
         return None
     slots = aware[0].slots or caches.slots
-    own = record.curve(caches.rule, _COLD).miss_rate(slots)
-    best = record.curve("belady", _COLD).miss_rate(slots) if (0, "belady", _COLD) in record.curves else None
+    own = record.curve(caches.rule, source.start).miss_rate(slots)
+    best = record.curve("belady", source.start).miss_rate(slots)
     said = quality_finding(aware, own, best)
     return None if said is None else f"With caches of {slots}: {said}"
 
@@ -105,15 +100,18 @@ def _by_strength(policy: str, points: list[GridPoint]) -> dict[str, GridPoint]:
     return {point.title: point for point in rising}
 
 
-def _read_out(chosen: GridPoint, record: RoutingRecord, caches: Caches) -> None:
+def _read_out(source: RoutingSource, chosen: GridPoint, record: RoutingRecord, caches: Caches) -> None:
     slots = chosen.slots or caches.slots
-    own = record.curve(caches.rule, _COLD).miss_rate(max(slots, record.experts_per_token))
+    own = record.curve(caches.rule, source.start).miss_rate(max(slots, record.experts_per_token))
+    missed, bound = misses_of(source, chosen, caches.slots, caches.rule, record_of)
     st.markdown(
         f"**{chosen.title}**, {chosen.how}" + (f", caches of {slots} experts" if chosen.slots else "")
     )
     values = chosen.values
     with st.container(horizontal=True, key="chosen"):
-        _metric("Miss rate", f"{chosen.miss_rate:.1%}", f"original {own:.1%}")
+        _metric("Miss rate, re-routed", f"{missed:.1%}", f"original {own:.1%}")
+        if bound is not None:
+            _metric("Belady, re-routed", f"{bound:.1%}", "bound on this routing")
         _metric("Perplexity", f"{values['perplexity']:.2f}" if "perplexity" in values else "–",
                 f"{as_rise(chosen.delta_nll)} to the original")  # fmt: skip
         _metric("ΔNLL", with_error(chosen.delta_nll, sign=True), "nats/token, paired")

@@ -7,7 +7,7 @@ import streamlit as st
 
 from backend.devices import DEVICES
 from backend.experiments.routing_records import RoutingInfo
-from backend.figures import FigureSpec
+from backend.figures import FigureSpec, Provenance
 from backend.figures.moe import (
     GridPoint,
     RoutingSource,
@@ -21,7 +21,6 @@ from backend.figures.moe import (
     traffic_map,
 )
 from backend.figures.moe.miss_rates import TITLES
-from backend.figures.moe.origin import origin_of
 from backend.residency import EVICTIONS, Eviction, RoutingRecord
 from pages._shared.address import Address
 from pages._shared.figures import show_figure
@@ -37,7 +36,9 @@ def traffic(address: Address, source: RoutingSource, info: RoutingInfo, record: 
     by_load = address.toggle(
         "Sort experts by load", "by_load", help="In each layer the busiest first: shows how uneven loads are."
     )
-    spec: FigureSpec = _traffic_map(source.label, info, info.path.stat().st_mtime_ns, by_load, record)
+    where = source.origin(info)
+    changed = info.path.stat().st_mtime_ns
+    spec: FigureSpec = _traffic_map(source.label, str(info.path), changed, by_load, where.runs, where, record)
     height = min(760, 150 + 13 * len(record.layers))
     show_figure(spec, "traffic", height=height, legend=False, paper=(5.5, 3.4))
     with st.popover("Balance by layer", icon=":material/balance:", key="balance", on_change="rerun") as table:
@@ -67,7 +68,13 @@ def by_layer(
         if all(layer in rates for layer in record.layers):
             stored = chosen.policy, chosen.title, [rates[layer] for layer in record.layers]
     spec = layer_figure(
-        record, source.label, caches.slots, caches.rule, caches.start, stored=stored, where=origin_of(info)
+        record,
+        source.label,
+        caches.slots,
+        caches.rule,
+        caches.start,
+        stored=stored,
+        where=source.origin(info),
     )
     show_figure(spec, "layers", height=360, paper=(5.5, 2.6))
 
@@ -78,7 +85,7 @@ def lifetimes(source: RoutingSource, info: RoutingInfo, record: RoutingRecord, c
         st.info("This routing was stored without its selections, so lifetimes cannot be followed.")
         return
     found = lifetimes_of(info, caches.slots, caches.start)
-    spec = lifetime_figure(found, source.label, caches.slots, record.tokens_kept, origin_of(info))
+    spec = lifetime_figure(found, source.label, caches.slots, record.tokens_kept, source.origin(info))
     show_figure(spec, "lifetimes", height=380, paper=(5.5, 3.0))
 
 
@@ -124,7 +131,7 @@ def times(
                 f"{chosen.title}, {chosen.slots} slots", stored_time(record, device, chosen, overlap=overlap)
             ),
         )
-    spec = time_figure(shown, source.label, device, caches.slots, longest=longest, where=origin_of(info))
+    spec = time_figure(shown, source.label, device, caches.slots, longest=longest, where=source.origin(info))
     show_figure(spec, "time", height=110 + 42 * len(shown), paper=(5.5, 2.4))
     beside = (
         f"Beside routed experts every token reads {record.dense_bytes / 1e6:,.0f} MB"
@@ -139,9 +146,15 @@ def times(
 
 
 def _make_traffic_map(
-    label: str, _info: RoutingInfo, changed: int, by_load: bool, _record: RoutingRecord
+    label: str,
+    path: str,
+    changed: int,
+    by_load: bool,
+    runs: tuple[str, ...],
+    _where: Provenance,
+    _record: RoutingRecord,
 ) -> FigureSpec:
-    return traffic_map(_record, label, by_load=by_load, where=origin_of(_info))
+    return traffic_map(_record, label, by_load=by_load, where=_where)
 
 
 # No slider moves it, and 6,144 cells take longer to make than all other figures together.

@@ -71,7 +71,7 @@ class RoutingEvaluation(FidelityEvaluation):
         for result in evaluate_routing(
             subject.routing, policy, reference, cache, lambda: calibration_of(laboratory, subject)
         ):
-            yield RoutingOutcome(result, subject.loaded.name)
+            yield RoutingOutcome(result, subject.loaded.name, subject.routing.anatomy.dense_bytes)
 
     def _reference(self, laboratory: Laboratory, subject: Subject) -> RoutingReference:
         from backend.evaluation.routing import RoutingReference
@@ -93,6 +93,7 @@ class RoutingOutcome:
 
     result: RoutingFidelity
     model: str
+    dense_bytes: int
 
     @property
     def windows(self) -> dict[str, list[float]]:
@@ -121,6 +122,7 @@ class RoutingOutcome:
             model=self.model,
             rules=("lru", "lfu", "belady"),
             keep_tokens=KEPT_TOKENS,
+            about={"dense_bytes": self.dense_bytes},
         )
         save_routing_record(home, record, cell.id, cell.description(), provenance)
 

@@ -10,18 +10,21 @@ from backend.figures.moe.grid import ORIGINAL, GridPoint, at_slots, variants
 from backend.figures.moe.quality import COSTS, Cost, Placed
 from backend.figures.moe.sources import RoutingSource
 from backend.residency import Eviction, MissCurve, RoutingRecord
+from backend.residency.routing_record import Start
 
 Load = Callable[[RoutingInfo], RoutingRecord]
 
 
-def cost_of(record: RoutingRecord, cost: Cost, slots: int, rule: Eviction) -> float | None:
+def cost_of(
+    record: RoutingRecord, cost: Cost, slots: int, rule: Eviction, start: Start = "cold"
+) -> float | None:
     """Return what a recorded routing misses at any cache size, in the units of the figure's axis."""
     if cost == "miss_rate":
-        found: float | None = record.curve(rule).miss_rate(max(slots, record.experts_per_token))
+        found: float | None = record.curve(rule, start).miss_rate(max(slots, record.experts_per_token))
     elif cost == "misses_per_token":
-        found = record.misses_per_token(slots, rule)
+        found = record.misses_per_token(slots, rule, start)
     else:
-        found = record.miss_bytes_per_token(slots, rule)
+        found = record.miss_bytes_per_token(slots, rule, start)
     return None if found is None else found * COSTS[cost][2]
 
 
@@ -41,10 +44,29 @@ def placed_points(source: RoutingSource, cost: Cost, slots: int, rule: Eviction,
             value = point.values.get(cost)
             spent = None if value is None else value * COSTS[cost][2]
         else:
-            spent = cost_of(load(source.infos[point.cell_id]), cost, slots, rule)
+            spent = cost_of(load(source.infos[point.cell_id]), cost, slots, rule, source.start)
         if spent is not None:
             found.append(Placed(point, spent, point.slots is None))
     return found
+
+
+def misses_of(
+    source: RoutingSource, point: GridPoint, slots: int, rule: Eviction, load: Load
+) -> tuple[float, float | None]:
+    """Return a routing's miss rate, and Belady's on that same routing; None if it was not recorded.
+
+    One that looks at the cache was measured with its own cache, and both are of that one.
+    """
+    info = source.infos.get(point.cell_id)
+    if info is None:
+        return point.miss_rate, None
+    record = load(info)
+    size = max(slots if point.slots is None else point.slots, record.experts_per_token)
+    known = (0, "belady", source.start) in record.curves
+    bound = record.curve("belady", source.start).miss_rate(size) if known else None
+    if point.slots is not None:
+        return point.miss_rate, bound
+    return record.curve(rule, source.start).miss_rate(size), bound
 
 
 def exact_curves(
@@ -56,7 +78,7 @@ def exact_curves(
         points = [point for point in _blind(source) if point.policy == policy]
         if points and policy != ORIGINAL:
             shown = _shown(points, chosen)
-            found[policy] = shown.title, load(source.infos[shown.cell_id]).curve(rule)
+            found[policy] = shown.title, load(source.infos[shown.cell_id]).curve(rule, source.start)
     return found
 
 

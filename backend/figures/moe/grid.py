@@ -72,7 +72,10 @@ def grid_points(rows: pd.DataFrame, experts: int) -> tuple[GridPoint, ...]:
         rows: The rows, of one model.
         experts: N, of which caches hold a share.
     """
-    return tuple(_point(row, experts) for _, row in rows.iterrows() if not math.isnan(row["miss_rate"]))
+    known = (_point(row, experts) for _, row in rows.iterrows() if not math.isnan(row["miss_rate"]))
+    # A routing that looks at no cache is one routing, whatever cache its misses were counted for.
+    once = {(p.policy, str(sorted(p.settings.items()))): p for p in known}
+    return tuple(once.values())
 
 
 def stored_slots(points: Iterable[GridPoint], eviction: str) -> list[int]:

@@ -17,15 +17,14 @@ def origin_of(info: RoutingInfo, points: Iterable[GridPoint] = ()) -> Provenance
 
     Args:
         info: The record.
-        points: The points that are shown.
+        points: The points that are shown, that of the record among them.
     """
     said = info.description
     if info.imported:
         return Provenance(filters={"trace": info.imported, "sha256": str(said["sha256"])}, how=("measured",))
     named = ("model", "model_sha256", "text", "text_sha256")
     evaluation = {name: str(value) for name, value in said["evaluation"].items()}
-    run = info.provenance.get("run")
-    runs = {*(point.run_id for point in points), *([str(run)] if run else [])}
+    runs = {point.run_id for point in points}
     methods = {str(said["policy"]), *(point.policy for point in points)}
     return Provenance(
         runs=tuple(sorted(runs)),

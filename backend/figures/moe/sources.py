@@ -12,9 +12,11 @@ import pandas as pd
 
 from backend.experiments.routing_records import RoutingInfo
 from backend.figures.moe.grid import ORIGINAL, GridPoint, grid_points
-
-DERIVED = {"smollm2-moe": "derived from SmolLM2-135M"}
-"""Models that were made from another one; said wherever their names stand."""
+from backend.figures.moe.origin import origin_of
+from backend.figures.moe.policies import CACHE_SETTINGS
+from backend.figures.spec import Provenance
+from backend.models.catalog import CATALOG, DerivedSource
+from backend.residency.routing_record import Start
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class RoutingSource:
         return max((info.experts for info in self.infos.values()), default=0)
 
     @property
+    def start(self) -> Start:
+        """Whether its quality was measured with caches that begin empty, or that the prompt filled."""
+        return "warm" if self.evaluation.get("start") == "warm" else "cold"
+
+    @property
     def original(self) -> RoutingInfo | None:
         """The record of the model's own routing, None if only others were recorded."""
         if self.imported:
@@ -59,6 +66,11 @@ class RoutingSource:
     def original_point(self) -> GridPoint | None:
         """What the original routing measured, None if it was not."""
         return next((point for point in self.points if point.policy == ORIGINAL), None)
+
+    def origin(self, info: RoutingInfo, points: Iterable[GridPoint] = ()) -> Provenance:
+        """Return where the numbers of one of its records come from, and of points beside it."""
+        own = [point for point in self.points if point.cell_id == info.cell_id]
+        return origin_of(info, [*own, *points])
 
     def of(self, policy: str) -> list[GridPoint]:
         """Return a policy's points."""
@@ -73,7 +85,10 @@ class RoutingSource:
 
 def model_label(name: str) -> str:
     """Return a model's name, and what it was made from if it was made from another one."""
-    return f"{name} ({DERIVED[name]})" if name in DERIVED else name
+    source = CATALOG[name].source if name in CATALOG else None
+    if not isinstance(source, DerivedSource):
+        return name
+    return f"{name} (derived from {CATALOG[source.base].title.removesuffix('-Instruct')})"
 
 
 def routing_sources(rows: pd.DataFrame, infos: Iterable[RoutingInfo]) -> list[RoutingSource]:
@@ -109,13 +124,17 @@ def routing_sources(rows: pd.DataFrame, infos: Iterable[RoutingInfo]) -> list[Ro
 
 
 def _key(model_sha256: str, text_sha256: str, evaluation: dict[str, Any]) -> tuple[Any, ...]:
-    return model_sha256, text_sha256, json.dumps(evaluation, sort_keys=True)
+    """Return what has to agree: all but the cache, since records hold the misses of every cache."""
+    said = {name: value for name, value in evaluation.items() if name not in CACHE_SETTINGS}
+    return model_sha256, text_sha256, json.dumps(said, sort_keys=True)
 
 
 def _source(model: str, text: str, evaluation: dict[str, Any]) -> RoutingSource:
     asked = f"{int(evaluation.get('tokens', 0)):,} tokens in windows of {int(evaluation.get('window', 0)):,}"
-    dtype = evaluation.get("dtype", "float32")
+    dtype, prompt = evaluation.get("dtype", "float32"), evaluation.get("prompt")
     label = f"{model_label(model)} · {text} · {asked}" + ("" if dtype == "float32" else f" · {dtype}")
+    if prompt is not None:
+        label += f" · prompt of {prompt}, {evaluation.get('start', 'cold')}"
     return RoutingSource(label, model, evaluation, {}, (), text)
 
 

@@ -1,0 +1,296 @@
+"""Figures of mixtures of experts: their numbers against records and by hand, and that paper can draw them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend.devices import DEVICES
+from backend.errors import UserError
+from backend.experiments.routing_records import import_trace, routing_records
+from backend.figures import FigureSpec, matplotlib_renderer, plotly_renderer
+from backend.figures.moe import (
+    at_slots,
+    balance_of,
+    findings,
+    layer_figure,
+    lifetime_figure,
+    miss_figure,
+    model_label,
+    quality_finding,
+    routing_sources,
+    stored_time,
+    time_figure,
+    time_of,
+    traffic_map,
+)
+from backend.figures.moe.compared import exact_curves, placed_points, stored_lines
+from backend.figures.moe.layers import worst_layers
+from backend.figures.moe.quality import quality_figure
+from backend.figures.moe.times import TimeRow
+from backend.figures.recipes import RECIPES, Stored
+from backend.home import Home
+from backend.residency import EVICTIONS, ExpertTrace, RoutingRecord, lifetimes_in
+from backend.results import Store
+from backend.results.routing import layer_miss_rates, routing_points
+from tests.figures.moe_samples import (
+    EXPERT_BYTES,
+    EXPERTS,
+    LABEL,
+    LAMBDAS,
+    LAYERS,
+    MODEL,
+    RUN,
+    K,
+    record,
+    trace_text,
+    write_moe,
+)
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("backend.home.SEED", tmp_path / "no-seed")
+    monkeypatch.setattr("backend.experiments.routing_records.SEED", tmp_path / "no-seed")
+    home = write_moe(Home.resolve(tmp_path / "home"))
+    import_trace(home, "device.csv", trace_text().encode())
+    store = Store.open(home)
+    store.ingest()
+    yield Stored(store, home)
+    store.close()
+
+
+def sources(stored: Stored):
+    return routing_sources(routing_points(stored.store), routing_records(stored.home))
+
+
+def load(info):
+    return RoutingRecord.load(info.path)
+
+
+def draws(spec: FigureSpec) -> None:
+    """Both renderers draw it, and it survives JSON."""
+    assert FigureSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert plotly_renderer.to_plotly(spec).data
+    assert matplotlib_renderer.to_bytes(spec, "svg", width=5.5, height=3.4)
+    assert spec.alt().startswith(spec.title)
+    assert len(spec.frame())
+
+
+def test_traffic_is_each_layers_share_and_even_traffic_has_entropy_one() -> None:
+    even = RoutingRecord.of({2: ExpertTrace.from_lists([[0, 1], [2, 3]] * 3, 4)})
+    spec = traffic_map(even, "x")
+    assert spec.heat is not None
+    assert spec.heat.values == ((25.0, 25.0, 25.0, 25.0),)
+    balance = balance_of(even)
+    assert (balance.entropy[0], balance.imbalance[0], balance.unused[0]) == (pytest.approx(1), 1, 0)
+    one = balance_of(RoutingRecord.of({0: ExpertTrace.from_lists([[3]] * 5, 4)}))
+    assert (one.entropy[0], one.imbalance[0], one.unused[0]) == (0, 4, 3)
+    uneven = balance_of(RoutingRecord.of({0: ExpertTrace.from_lists([[0], [0], [0], [1]], 4)}))
+    assert uneven.entropy[0] == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)) / math.log(4))
+
+
+def test_sorted_traffic_falls_along_each_row_and_missing_experts_are_blank() -> None:
+    mixed = RoutingRecord.of(
+        {0: ExpertTrace.from_lists([[0], [1], [1]], 2), 1: ExpertTrace.from_lists([[3], [2], [2]], 4)}
+    )
+    spec = traffic_map(mixed, "x", by_load=True)
+    assert spec.heat is not None
+    assert [[None if v is None else round(v, 1) for v in row] for row in spec.heat.values] == [
+        [66.7, 33.3, None, None],
+        [66.7, 33.3, 0.0, 0.0],
+    ]
+    assert spec.heat.columns == ("1", "2", "3", "4")
+    draws(spec)
+
+
+def test_miss_rates_are_the_curves_at_every_size() -> None:
+    made = record()
+    spec = miss_figure("x", {rule: made.curve(rule) for rule in EVICTIONS})
+    for series, rule in zip(spec.series, EVICTIONS, strict=True):
+        assert list(series.x) == list(range(K, EXPERTS + 1))
+        assert series.y == pytest.approx([100 * made.curve(rule).miss_rate(c) for c in range(K, EXPERTS + 1)])
+    draws(spec)
+    assert miss_figure("x", {"lru": made.curve("lru")}, log=True).y.range[0] > 0
+
+
+def test_layers_and_the_worst_of_them() -> None:
+    made = record()
+    spec = layer_figure(made, "x", 8, "lru", "cold")
+    lru, belady = spec.series
+    assert lru.x == LAYERS
+    assert all(b <= a for a, b in zip(lru.y, belady.y, strict=True))
+    assert np.mean(lru.y) == pytest.approx(spec.baselines[0].value)
+    assert worst_layers([0.1, 0.4, 0.4], (5, 6, 7), 2) == [(6, 0.4), (7, 0.4)]
+    draws(spec)
+
+
+def test_lifetimes_start_at_all_and_never_rise() -> None:
+    made = record()
+    found = {rule: lifetimes_in(made, 8, rule) for rule in ("lru", "lfu", "belady")}
+    spec = lifetime_figure(found, "x", 8, made.tokens)
+    for series in spec.series:
+        assert series.y[0] == 100
+        assert (np.diff(series.y) <= 1e-9).all()
+    assert "censored" in spec.note
+    draws(spec)
+
+
+def test_a_token_s_time_is_bytes_over_bandwidth_and_a_wait_for_each_miss() -> None:
+    made, device = record(), next(iter(DEVICES.values()))
+    time = time_of(made, device, 8, "lru", "cold")
+    curve = made.curve("lru")
+    misses = curve.misses(8) / made.tokens
+    flash = device.flash.gb_per_s(EXPERT_BYTES) * 1e9
+    assert time.dense_s == pytest.approx(5e6 / (device.dram_gb_per_s * 1e9))
+    assert time.experts_s == pytest.approx(K * len(LAYERS) * EXPERT_BYTES / (device.dram_gb_per_s * 1e9))
+    assert time.misses_s == pytest.approx(misses * (EXPERT_BYTES / flash + device.flash.latency_us * 1e-6))
+    assert time.seconds == pytest.approx(time.dense_s + time.experts_s + time.misses_s)
+    together = time_of(made, device, 8, "lru", "cold", overlap=True)
+    assert together.seconds == max(time.misses_s, time.dense_s + time.experts_s)
+    spec = time_figure([TimeRow("LRU", time), TimeRow("both", together)], "x", device, 8)
+    assert sum(series.x[0] for series in spec.series) == pytest.approx(1e3 * time.seconds)
+    assert "simulated" in spec.x.title
+    draws(spec)
+
+
+def test_the_original_at_its_own_cache_has_one_time_however_it_is_asked_for(stored: Stored) -> None:
+    """A measured point's figures, taken from the record, give the time that the record gives."""
+    measured = sources(stored)[0]
+    made, device = (
+        load(measured.original),
+        DEVICES["raspberry-pi-5-microsd"]
+        if ("raspberry-pi-5-microsd" in DEVICES)
+        else next(iter(DEVICES.values())),
+    )
+    found = stored_time(made, device, measured.original_point)
+    expected = time_of(made, device, EXPERTS // 2, "lru", "cold")
+    assert found.seconds == pytest.approx(expected.seconds)
+
+
+def test_what_is_stored_is_found_by_model_and_trace(stored: Stored) -> None:
+    measured, trace = sources(stored)
+    assert (measured.label, trace.label) == (LABEL, "device.csv (imported trace)")
+    assert measured.policies[0] == "original"
+    assert measured.original.description["policy"] == "original"
+    assert (trace.imported, trace.points, trace.original.experts) == (True, (), EXPERTS)
+    aware = measured.of("cache_prior")
+    assert {point.slots for point in aware} == {8, 12}
+    assert {point.strength for point in aware} == set(LAMBDAS)
+    assert measured.original_point.slots is None
+    assert layer_miss_rates(stored.store, aware[0].cell_id).keys() == set(LAYERS)
+    assert at_slots(aware, 11, "lru")[0].slots == 12
+    assert at_slots(aware, 10, "lru")[0].slots == 8  # of two as near, the smaller
+    assert at_slots(aware, 8, "lfu") == []
+
+
+def test_quality_stands_against_misses_at_one_size(stored: Stored) -> None:
+    measured = sources(stored)[0]
+    placed = placed_points(measured, "miss_rate", 9, "lru", load)
+    by_policy = {}
+    for each in placed:
+        by_policy.setdefault(each.point.policy, []).append(each)
+    (original,) = by_policy["original"]
+    assert original.cost == pytest.approx(100 * record().curve("lru").miss_rate(9))
+    assert {each.point.slots for each in by_policy["cache_prior"]} == {8}
+    assert [each.exact for each in by_policy["expert_pruning"]] == [True, True]
+    spec = quality_figure(placed, "x", slots=9, rule="LRU", belady=12.0)
+    front = next(series for series in spec.series if series.name == "front")
+    costs = {each.point.cell_id: (each.cost, each.point.delta_nll.value) for each in placed}
+    for x, y in zip(front.x, front.y, strict=True):
+        assert not any((a <= x and b < y) or (a < x and b <= y) for a, b in costs.values())
+    prior = next(series for series in spec.series if series.name == "cache_prior")
+    assert prior.kind == "line"
+    assert prior.y == pytest.approx([0.02 * strength**2 for strength in LAMBDAS])
+    assert prior.y_err == (0.002,) * 3
+    assert spec.baselines[0].value == 12.0
+    assert quality_figure(placed, "x", slots=9, rule="LRU").baselines == ()
+    draws(spec)
+
+
+def test_bytes_are_counted_where_k_differs(stored: Stored) -> None:
+    measured = sources(stored)[0]
+    placed = placed_points(measured, "miss_bytes_per_token", 9, "lru", load)
+    own = next(each for each in placed if each.point.policy == "original")
+    assert own.cost == pytest.approx(record().miss_bytes_per_token(9, "lru") / 1e6)
+
+
+def test_other_policies_stand_beside_the_original_one_each(stored: Stored) -> None:
+    measured = sources(stored)[0]
+    exact = exact_curves(measured, None, "lru", load)
+    assert list(exact) == ["expert_pruning"]
+    chosen = next(point for point in measured.of("expert_pruning") if point.strength == 2)
+    name, curve = exact_curves(measured, chosen, "lru", load)["expert_pruning"]
+    assert name == "Expert pruning, K' 2"
+    assert curve.hits.tolist() == record(2).curve("lru").hits.tolist()
+    ((policy, title, points),) = stored_lines(measured, None, "lru")
+    assert (policy, title) == ("cache_prior", "Cache-Prior, λ 0.6")  # misses least within +1 % perplexity
+    assert [point.slots for point in points] == [8, 12]
+    draws(miss_figure("x", {"lru": record().curve("lru")}, others=exact, stored=[(policy, title, points)]))
+
+
+def test_findings_are_made_of_the_numbers(stored: Stored) -> None:
+    made = record()
+    sentences = " ".join(findings(made, 8, "lru", "cold"))
+    assert f"LRU misses **{made.curve('lru').miss_rate(8):.1%}**" in sentences
+    assert f"would miss {made.curve('belady').miss_rate(8):.1%}" in sentences
+    measured = sources(stored)[0]
+    own = made.curve("lru").miss_rate(8)
+    found = quality_finding(at_slots(measured.points, 8, "lru"), own, 0.01)
+    assert "**Cache-Prior, λ 0.6** brings the miss rate" in found
+    assert "60% fewer loads" in found
+    assert "above the 1.0% that Belady" in found
+    assert quality_finding([], own, None) is None
+
+
+def test_the_derived_model_is_called_so() -> None:
+    assert model_label("smollm2-moe") == "smollm2-moe (derived from SmolLM2-135M)"
+    assert model_label("other") == "other"
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("expert_traffic", {"by_load": True}),
+        ("miss_curve", {}),
+        ("miss_curve", {"scope": "global", "start": "warm", "rules": ("lru", "belady")}),
+        ("expert_layers", {"slots": 8}),
+        ("expert_lifetimes", {"start": "warm"}),
+        ("routing_quality", {"slots": 8, "quality": "perplexity", "cost": "miss_bytes_per_token"}),
+    ],
+)
+def test_every_kind_of_panel_can_be_composed(kind: str, settings: dict, stored: Stored) -> None:
+    spec = RECIPES[kind].parse({"routing": MODEL, **settings}, kind).draw(stored)
+    draws(spec)
+    assert RUN in spec.provenance.runs
+    assert spec.provenance.filters["model"] == MODEL
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "sentence"),
+    [
+        ("miss_curve", {"routing": "devise.csv (imported trace)"}, "did you mean 'device.csv"),
+        ("expert_layers", {"slots": 3}, "from 4 to 16 slots here, not 3"),
+        ("routing_quality", {"routing": "device.csv"}, "an imported trace has none at all"),
+        ("routing_quality", {"quality": "bleu_"}, "quality metric"),
+        ("miss_curve", {"rules": ()}, "needs at least one of"),
+    ],
+)
+def test_a_panel_that_cannot_be_drawn_is_a_sentence(
+    kind: str, settings: dict, sentence: str, stored: Stored
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        RECIPES[kind].parse(settings, kind).draw(stored)
+
+
+def test_without_any_routing_a_panel_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.experiments.routing_records.SEED", tmp_path / "no-seed")
+    monkeypatch.setattr("backend.home.SEED", tmp_path / "no-seed")
+    home = Home.resolve(tmp_path / "home")
+    store = Store.open(home)
+    with pytest.raises(UserError, match="import-trace"):
+        RECIPES["miss_curve"].parse({}, "panel").draw(Stored(store, home))
+    store.close()
