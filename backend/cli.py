@@ -320,7 +320,7 @@ def simulate(
     folder = None if known else resolve(shape, Home.resolve(home))
     if folder is not None and folder.derived is not None:
         raise UserError(f"{shape} routes among experts, and this simulates dense MLPs; name its dense model.")
-            f"{shape} routes among experts, and this simulates dense MLPs; name its dense model instead."
+    place = shape if folder is None else str(folder.path)
     hooks: Any = None if trace is None else load_recording(trace).hooks(eviction)  # type: ignore[arg-type]
     if chosen.looks_at_cache and hooks is None and not as_json:
         print("Without a recording the hit rates are a law that knows nothing of γ.", file=sys.stderr)
