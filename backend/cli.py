@@ -400,7 +400,10 @@ def simulate(
     )
     chosen = make_policy(policy, _settings(settings or []))
     known = shape in devices.SHAPES or shape not in CATALOG
-    place = shape if known else str(resolve(shape, Home.resolve(home)).path)
+    folder = None if known else resolve(shape, Home.resolve(home))
+    if folder is not None and folder.derived is not None:
+        raise UserError(f"{shape} routes among experts, and this simulates dense MLPs; name its dense model.")
+    place = shape if folder is None else str(folder.path)
     hooks: Any = None if trace is None else load_recording(trace).hooks(eviction)  # type: ignore[arg-type]
     if chosen.looks_at_cache and hooks is None and not as_json:
         print("Without a recording the hit rates are a law that knows nothing of γ.", file=sys.stderr)

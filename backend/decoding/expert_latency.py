@@ -9,35 +9,25 @@ prompt token by token, so that its caches are warm as they would be, whatever th
 from __future__ import annotations
 
 import gc
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from backend.decoding.contention import TOLERATED, Contention
-from backend.decoding.direct_reader import BYPASSES, Bypass
 from backend.decoding.expert_file import ExpertFile
 from backend.decoding.expert_layers import ExpertLayer
+from backend.decoding.expert_measured import StoreLatency, StoreRound
 from backend.decoding.expert_store import AllResident, ExpertStore, Scope
-from backend.decoding.resident_experts import Counters
+from backend.decoding.latency import ATTEMPTS, BLOCK
 from backend.errors import UserError
 from backend.residency import Eviction
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from backend.experiments.events import Measurement
-
-BLOCK = 8
-"""Tokens that one side decodes before the next one's turn."""
-ATTEMPTS = 3
-"""How often a disturbed round is tried."""
 _CHECKED_TOKENS = 4
-_BYPASS_UNIT = ", ".join(f"{code} {name}" for code, name in enumerate(BYPASSES))
 
 Applied = Callable[[], AbstractContextManager[Any]]
 """Makes the context of one turn."""
@@ -56,6 +46,7 @@ class StoreSettings:
         seed: Of the random rule.
         direct: Past the page cache.
         readers: Reads under way at once.
+        prefetch: Experts are read ahead, on guesses that the routing makes.
     """
 
     slots: int
@@ -64,107 +55,7 @@ class StoreSettings:
     seed: int = 0
     direct: bool = True
     readers: int = 1
-
-
-@dataclass(frozen=True)
-class StoreRound:
-    """One undisturbed (or least disturbed) pass over the tokens.
-
-    Attributes:
-        store: Seconds of each timed token with the store.
-        resident: With all experts in memory.
-        stock: With transformers' own experts.
-        did: What the store did in the timed tokens.
-        others: Share of the processor that others took.
-    """
-
-    store: list[float]
-    resident: list[float]
-    stock: list[float]
-    did: Counters
-    others: float
-
-
-@dataclass
-class StoreLatency:
-    """What the rounds so far measured.
-
-    Attributes:
-        bypass: How the page cache was passed by.
-        layers: Layers with experts.
-        slot_bytes: Memory of the slots.
-        experts_bytes: Memory of all experts.
-        cached_share: Share of the experts that the slots hold.
-        rounds: The rounds.
-    """
-
-    bypass: Bypass
-    layers: int
-    slot_bytes: int
-    experts_bytes: int
-    cached_share: float
-    rounds: list[StoreRound] = field(default_factory=list)
-
-    @property
-    def windows(self) -> dict[str, list[float]]:
-        """Each round's median milliseconds a token of each side, and the store's speed of the resident's."""
-        store, resident, stock = (
-            [_median_ms(getattr(each, side)) for each in self.rounds]
-            for side in ("store", "resident", "stock")
-        )
-        return {
-            "ms_per_token_median": store,
-            "resident_ms_per_token_median": resident,
-            "stock_ms_per_token_median": stock,
-            "speed_of_resident": [r / s for r, s in zip(resident, store, strict=True)],
-        }
-
-    def measurements(self, value_bytes: int) -> list[Measurement]:
-        """Return everything measured, as it is stored; times in milliseconds a token.
-
-        Args:
-            value_bytes: Not used: the bytes that were really read count.
-        """
-        ms = np.array([seconds for each in self.rounds for seconds in each.store]) * 1e3
-        windows = self.windows
-        medians = {name: statistics.median(values) for name, values in windows.items()}
-        did = sum((each.did for each in self.rounds), Counters())
-        tokens = len(ms)
-        median = float(np.median(ms))
-        values: list[tuple[str, float, float | None, str]] = [
-            ("tokens_per_s", 1e3 / median, None, "tokens/s"),
-            ("ms_per_token_median", median, _spread(windows["ms_per_token_median"]), "ms/token"),
-            ("ms_per_token_p10", float(np.percentile(ms, 10)), None, "ms/token"),
-            ("ms_per_token_p90", float(np.percentile(ms, 90)), None, "ms/token"),
-            *(
-                (name, medians[name], _spread(windows[name]), "ms/token")
-                for name in ("resident_ms_per_token_median", "stock_ms_per_token_median")
-            ),
-            (
-                "speed_of_resident", medians["speed_of_resident"],
-                _spread(windows["speed_of_resident"]), "× all experts in memory",
-            ),
-            ("miss_rate", did.misses / max(1, did.accesses), None, "share of expert uses"),
-            ("misses_per_token", did.misses / tokens, None, "experts/token, all layers"),
-            ("experts_per_token", did.accesses / did.batches, None, "experts/token, mean over layers"),
-            ("loaded_bytes_per_token", did.bytes_read / tokens, None, "B/token"),
-            ("load_bytes_per_s", did.bytes_read / did.waited_s if did.waited_s else 0.0, None, "B/s"),
-            ("waiting_ms", did.waited_s / tokens * 1e3, None, "ms/token"),
-            ("waiting_share", did.waited_s * 1e3 / float(ms.sum()), None, "share of the token's time"),
-            ("cached_share", self.cached_share, None, "share of routed experts"),
-            ("slot_bytes", float(self.slot_bytes), None, "B"),
-            ("experts_bytes", float(self.experts_bytes), None, "B"),
-            ("page_cache_bypass", float(BYPASSES.index(self.bypass)), None, _BYPASS_UNIT),
-            ("others_cpu_share", max(each.others for each in self.rounds), None, "share of processor"),
-            ("disturbed_rounds", sum(each.others > TOLERATED for each in self.rounds), None, "rounds"),
-        ]  # fmt: skip
-        return [
-            {
-                "metric": name, "value": float(value), "stderr": spread, "n": tokens, "unit": unit,
-                "how": "measured",
-            }
-            for name, value, spread, unit in values
-        ]  # fmt: skip
+    prefetch: bool = False
 
 
 def measure_store(
@@ -338,12 +229,3 @@ def _round(
     finally:
         gc.enable()
     return StoreRound(seconds[0], seconds[1], seconds[2], store.counters - before, others)
-
-
-def _median_ms(seconds: Sequence[float]) -> float:
-    return statistics.median(seconds) * 1e3
-
-
-def _spread(values: Sequence[float]) -> float | None:
-    """Return the standard error over rounds, None for fewer than two."""
-    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None

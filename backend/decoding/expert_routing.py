@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from backend.residency.expert_cache import ExpertCache
 from backend.routing import Routes, RoutingContext, RoutingPolicy
 from backend.routing.cache_conditional import CacheConditional
 from backend.routing.hooks import rerouted
+from backend.routing.prefetch import guessing
 
 if TYPE_CHECKING:
     from backend.routing.anatomy import MoEAnatomy, MoELayer
@@ -56,6 +57,7 @@ class StoreRouting:
         slots: The store's slots of a layer.
         prompt: First tokens that are the prompt: a policy may leave their routing as it is.
         calibration: What the policy was calibrated to, by layer.
+        prefetch: Guess each layer's experts by its own router on the input of the router before it.
 
     Raises:
         UserError: The policy's settings do not fit the model, or its cache is not the store's.
@@ -70,10 +72,16 @@ class StoreRouting:
         slots: int,
         prompt: int = 0,
         calibration: dict[int, Any] | None = None,
+        prefetch: bool = False,
     ) -> None:
         self._anatomy, self._policy, self._slots = anatomy, policy, slots
-        self._calibration = calibration
+        self._calibration, self._prefetch = calibration, prefetch
         self._as_it_is = 0 if policy.reroutes_prompt else prompt
+        # Most routers name their experts by rank; some (DeepSeek-V3) in any order, and caches go by rank.
+        in_order = all(
+            not layer.selection.biased and not layer.selection.groups for layer in anatomy.layers.values()
+        )
+        self._reroutes = policy.name != "original" or not in_order
         places = {id(layer.module): layer.index for layer in layers}
         self._places = {index: places[id(layer.experts)] for index, layer in anatomy.layers.items()}
         for layer in anatomy.layers.values():
@@ -100,8 +108,18 @@ class StoreRouting:
             context.tokens += routes.tokens
             return chosen
 
-        def applied() -> AbstractContextManager[Any]:
-            return rerouted(self._anatomy.layers, choose)
+        def expect(layer: int, experts: NDArray[np.int64]) -> None:
+            if len(experts) == 1:
+                store.expect(self._places[layer], experts[0])
+
+        @contextmanager
+        def applied() -> Iterator[None]:
+            with ExitStack() as stack:
+                if self._reroutes:
+                    stack.enter_context(rerouted(self._anatomy.layers, choose))
+                if self._prefetch:
+                    stack.enter_context(guessing(self._anatomy.layers, expect))
+                yield
 
         return applied
 

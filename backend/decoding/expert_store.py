@@ -25,7 +25,8 @@ from backend.decoding.expert_layers import ExpertLayer, experts_per_token
 from backend.decoding.expert_step import ExpertStep, expert_step
 from backend.decoding.expert_weights import SlotWeights
 from backend.decoding.kernels.linear import Indices
-from backend.decoding.resident_experts import Counters, ResidentExperts
+from backend.decoding.prefetched import Prefetched
+from backend.decoding.resident_experts import Counters, ResidentExperts, reserved
 from backend.errors import UserError
 from backend.residency import Eviction
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 Scope = Literal["per-layer", "global"]
 INTERFACE = "sparsity_lens_experts"
 """The name under which transformers finds our experts."""
+_BUFFERS = 4
+"""Buffers for experts read ahead, in experts that a token uses in a layer."""
 _ATTRIBUTE = "sparsity_lens_experts_forward"
 
 
@@ -122,6 +125,8 @@ class ExpertStore(RunningExperts):
         seed: Of the random rule; layer i has ``seed + i``.
         direct: Read past the operating system's page cache.
         readers: Reads under way at once.
+        prefetch: Take guesses (:meth:`expect`): experts that a later layer may use are read while others
+            compute.
         keep_trace: Keep each layer's selections in ``trace``.
 
     Attributes:
@@ -145,6 +150,7 @@ class ExpertStore(RunningExperts):
         seed: int = 0,
         direct: bool = True,
         readers: int = 1,
+        prefetch: bool = False,
         keep_trace: bool = False,
     ) -> None:
         super().__init__(model, layers)
@@ -160,9 +166,14 @@ class ExpertStore(RunningExperts):
         verify(layers, file, self._reader)
         self._pool = ThreadPoolExecutor(readers) if readers > 1 else None
         self.trace: list[list[list[int]]] = [[] for _ in layers]
+        most = max(records.stride for records in file.layers)
+        buffers = _BUFFERS * (needed or 1) if prefetch else 0
+        self._ahead = Prefetched(memoryview(reserved(buffers * most)), most, readers) if prefetch else None
+        self._expected: dict[int, set[int]] = {}
+        self._guesses = Counters()
         groups = [[records] for records in file.layers] if scope == "per-layer" else [list(file.layers)]
         self._sets = [
-            ResidentExperts(self._reader, records, slots, eviction, seed + i, self._pool)
+            ResidentExperts(self._reader, records, slots, eviction, seed + i, self._pool, self._ahead)
             for i, records in enumerate(groups)
         ]
         counts = [layer.experts for layer in layers]
@@ -177,7 +188,13 @@ class ExpertStore(RunningExperts):
     @property
     def counters(self) -> Counters:
         """What all caches did so far, together."""
-        return reduce(add, (each.counters for each in self._sets), Counters())
+        total = reduce(add, (each.counters for each in self._sets), self._guesses)
+        if self._ahead is None:
+            return total
+        ahead = self._ahead
+        return total + Counters(
+            bytes_read=ahead.bytes_read, read_ahead=ahead.started, taken_ahead=ahead.taken
+        )
 
     @property
     def slots(self) -> int:
@@ -186,16 +203,24 @@ class ExpertStore(RunningExperts):
 
     @property
     def slot_bytes(self) -> int:
-        """Bytes of all slots."""
-        return sum(each.cache.capacity * each.stride for each in self._sets)
+        """Bytes of all slots, and of the buffers for what is read ahead."""
+        ahead = 0 if self._ahead is None else self._ahead.bytes
+        return ahead + sum(each.cache.capacity * each.stride for each in self._sets)
 
     def resident(self, layer: int) -> NDArray[np.uint8]:
         """Return which experts of a layer are in memory, a view that follows the store. # uint8 [N]"""
         first = self._first_entry[layer]
         return self._set_of(layer).cache.resident[first : first + self._layers[layer].experts]
 
+    def expect(self, layer: int, experts: Indices) -> None:
+        """Take a guess of the experts that a layer will use next, before its router has spoken. # [K]"""
+        self._expected[layer] = set(experts.tolist())
+        self._set_of(layer).expect(experts + self._first_entry[layer], layer)
+
     def close(self) -> None:
         """Close the file; the store can serve nothing more."""
+        if self._ahead is not None:
+            self._ahead.close()
         self._reader.close()
         if self._pool is not None:
             self._pool.shutdown()
@@ -206,7 +231,10 @@ class ExpertStore(RunningExperts):
     def _token(self, layer: ExpertLayer, x: Tensor, experts: Indices, weights: Tensor) -> Tensor:
         if self._keep_trace:
             self.trace[layer.index].append(experts.tolist())
-        slots = self._set_of(layer.index).serve(experts + self._first_entry[layer.index])
+        if (expected := self._expected.pop(layer.index, None)) is not None:
+            self._guesses.guessable += len(experts)
+            self._guesses.guessed += len(expected.intersection(experts.tolist()))
+        slots = self._set_of(layer.index).serve(experts + self._first_entry[layer.index], layer.index)
         return self._steps[layer.index](x, slots, weights)
 
 

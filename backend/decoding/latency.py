@@ -102,14 +102,14 @@ class Latency:
         windows = self.windows
         values: list[tuple[str, float, float | None, str]] = [
             ("tokens_per_s", 1e3 / median, None, "tokens/s"),
-            ("ms_per_token_median", median, _spread(windows["ms_per_token_median"]), "ms/token"),
+            ("ms_per_token_median", median, spread_of(windows["ms_per_token_median"]), "ms/token"),
             ("ms_per_token_p10", float(np.percentile(ms, 10)), None, "ms/token"),
             ("ms_per_token_p90", float(np.percentile(ms, 90)), None, "ms/token"),
             (
                 "dense_ms_per_token_median", dense_median,
-                _spread(windows["dense_ms_per_token_median"]), "ms/token",
+                spread_of(windows["dense_ms_per_token_median"]), "ms/token",
             ),
-            ("speedup", dense_median / median, _spread(windows["speedup"]), "× dense"),
+            ("speedup", dense_median / median, spread_of(windows["speedup"]), "× dense"),
             ("mlp_ms", mlp, None, "ms/token"),
             ("dense_mlp_ms", dense_mlp, None, "ms/token"),
             ("mlp_ratio", mlp / dense_mlp if dense_mlp else 1.0, None, "share of dense MLP time"),
@@ -237,7 +237,7 @@ def _median_ms(parts: list[Parts], name: str = "total") -> float:
     return statistics.median(values) * 1e3
 
 
-def _spread(values: list[float]) -> float | None:
+def spread_of(values: list[float]) -> float | None:
     """Return the standard error over rounds, None for fewer than two."""
     return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from backend.decoding.direct_reader import DirectReader
 from backend.decoding.expert_file import LayerRecords
 from backend.decoding.kernels.linear import Indices
+from backend.decoding.prefetched import Prefetched
 from backend.errors import UserError
 from backend.residency import Eviction, OnlineCache
 
@@ -28,6 +29,10 @@ class Counters:
         misses: Of them, those that had to be loaded.
         bytes_read: Bytes read from disk, padding included.
         waited_s: Seconds that computing waited for them.
+        guessable: Experts used in layers that had been guessed early.
+        guessed: Of them, those that the guess named.
+        read_ahead: Experts read on a guess.
+        taken_ahead: Of them, those that a miss took.
     """
 
     batches: int = 0
@@ -35,6 +40,10 @@ class Counters:
     misses: int = 0
     bytes_read: int = 0
     waited_s: float = 0.0
+    guessable: int = 0
+    guessed: int = 0
+    read_ahead: int = 0
+    taken_ahead: int = 0
 
     def __add__(self, other: Counters) -> Counters:
         """Add what was done elsewhere."""
@@ -57,7 +66,8 @@ class ResidentExperts:
         capacity: C, the slots.
         eviction: Which idle expert gives way.
         seed: Of the random rule.
-        readers: Reads under way at once.
+        readers: Threads for reads under way at once; None reads one after the other.
+        prefetched: What is read ahead; None: nothing is.
 
     Attributes:
         cache: Which experts are resident.
@@ -74,8 +84,9 @@ class ResidentExperts:
         eviction: Eviction,
         seed: int = 0,
         readers: ThreadPoolExecutor | None = None,
+        prefetched: Prefetched | None = None,
     ) -> None:
-        self._reader, self._readers = reader, readers
+        self._reader, self._readers, self._prefetched = reader, readers, prefetched
         self._offsets = np.concatenate(
             [each.offset + np.arange(each.experts) * each.stride for each in records]
         )
@@ -84,16 +95,17 @@ class ResidentExperts:
         self.cache = OnlineCache(size, capacity, eviction, seed)
         self.stride = int(self._lengths.max())
         self.counters = Counters()
-        self._memory = _reserved(self.cache.capacity * self.stride)
+        self._memory = reserved(self.cache.capacity * self.stride)
         self.arena = memoryview(self._memory)
         self._slot_of: NDArray[np.int64] = np.full(size, -1, np.int64)
         self._free = list(range(self.cache.capacity))[::-1]
 
-    def serve(self, experts: Indices) -> Indices:
+    def serve(self, experts: Indices, layer: int = 0) -> Indices:
         """Return the slots of a token's experts, loading those that are missing.
 
         Args:
             experts: Entries of the cache, none twice, the highest rank first. # [K]
+            layer: Whose experts they are, for what was read ahead.
 
         Raises:
             UserError: There are more of them than slots, or the file cannot be read.
@@ -105,30 +117,48 @@ class ResidentExperts:
         if len(step.loaded):
             counted.misses += len(step.loaded)
             begun = time.perf_counter()
-            self._load(step.loaded, step.evicted)
+            self._load(step.loaded, step.evicted, layer)
             counted.waited_s += time.perf_counter() - begun
-            counted.bytes_read += int(self._lengths[step.loaded].sum())
+        if self._prefetched is not None:
+            self._prefetched.drop(layer)
         return self._slot_of[experts]
 
-    def _load(self, loaded: Indices, evicted: Indices) -> None:
+    def expect(self, experts: Indices, layer: int) -> None:
+        """Begin to read those of the experts that are not resident. # [K]"""
+        if self._prefetched is not None:
+            for entry in experts[self.cache.resident[experts] == 0].tolist():
+                self._prefetched.start(layer, entry, int(self._lengths[entry]), self._read)
+
+    def _load(self, loaded: Indices, evicted: Indices, layer: int) -> None:
         self._free.extend(self._slot_of[evicted].tolist())
         self._slot_of[evicted] = -1
         entries = loaded.tolist()
         slots = [self._free.pop() for _ in entries]
-        if self._readers is None or len(entries) == 1:
-            for entry, slot in zip(entries, slots, strict=True):
-                self._read(entry, slot)
+        places = [
+            self._place(slot, int(self._lengths[entry])) for entry, slot in zip(entries, slots, strict=True)
+        ]
+        missing = [
+            (entry, place)
+            for entry, place in zip(entries, places, strict=True)
+            if self._prefetched is None or not self._prefetched.take(layer, entry, place)
+        ]
+        if self._readers is None or len(missing) < 2:
+            for entry, place in missing:
+                self._read(entry, place)
         else:
-            list(self._readers.map(self._read, entries, slots))
+            list(self._readers.map(self._read, *zip(*missing, strict=True)))
+        self.counters.bytes_read += sum(len(place) for _, place in missing)
         self._slot_of[loaded] = slots
 
-    def _read(self, entry: int, slot: int) -> None:
+    def _place(self, slot: int, length: int) -> memoryview:
         start = slot * self.stride
-        length = int(self._lengths[entry])
-        self._reader.read(self.arena[start : start + length], int(self._offsets[entry]))
+        return self.arena[start : start + length]
+
+    def _read(self, entry: int, place: memoryview) -> None:
+        self._reader.read(place, int(self._offsets[entry]))
 
 
-def _reserved(size: int) -> mmap.mmap:
+def reserved(size: int) -> mmap.mmap:
     """Return page-aligned memory of our own, present at once, so that no load pays for its first touch."""
     from backend.models.loading import free_memory
 

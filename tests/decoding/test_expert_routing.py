@@ -15,6 +15,7 @@ from backend.residency import ExpertTrace, simulate
 from backend.routing import make_routing
 from backend.routing.anatomy import find_moe
 from backend.routing.engine import RoutedEngine
+from backend.routing.prefetch import read_guesses
 from tests.moe_tiny import tiny_moe
 
 IDS = torch.randint(3, 120, (100,), generator=torch.Generator().manual_seed(5))
@@ -29,12 +30,20 @@ class Subject:
         self.layers = find_expert_layers(self.model)
         self.file = store_experts(self.layers, folder)
 
-    def served(self, policy, prompt=0, eviction="lru"):
+    def served(self, policy, prompt=0, eviction="lru", prefetch=False):
         """Decode token by token on a store; return its counters, selections and the last logits."""
         store = ExpertStore(
-            self.model, self.layers, self.file, slots=SLOTS, eviction=eviction, keep_trace=True
+            self.model,
+            self.layers,
+            self.file,
+            slots=SLOTS,
+            eviction=eviction,
+            prefetch=prefetch,
+            keep_trace=True,
         )
-        routing = StoreRouting(self.anatomy, self.layers, policy, slots=SLOTS, prompt=prompt)(store)
+        routing = StoreRouting(
+            self.anatomy, self.layers, policy, slots=SLOTS, prompt=prompt, prefetch=prefetch
+        )(store)
         side = DecodedSide(self.model, routing)
         with store:
             side.feed(IDS[:-1].tolist())
@@ -108,3 +117,32 @@ def test_a_measurement_under_a_policy_counts_its_misses(subject, monkeypatch):
     assert first.accesses == 84 * len(store.trace) * len(store.trace[0][0])
     timed = sum(simulate(ExpertTrace.from_lists(layer, 8), SLOTS).misses[16:].sum() for layer in store.trace)
     assert first.misses == timed
+
+
+def test_reading_ahead_changes_neither_output_nor_misses(subject, monkeypatch):
+    policy = make_routing("original", {})
+    plain, expected = subject.served(policy)
+    ahead, logits = subject.served(policy, prefetch=True)
+    assert torch.equal(logits, expected)
+    assert ahead.trace == plain.trace
+    assert ahead.counters.misses == plain.counters.misses
+    did, stride = ahead.counters, subject.file.layers[0].stride
+    guesses = read_guesses(subject.anatomy.layers, lambda: subject.simulated(policy))
+    assert did.guessed / did.guessable == pytest.approx(guesses.recall(), abs=0.01)
+    assert 0 < did.taken_ahead <= min(did.misses, did.read_ahead)
+    assert did.bytes_read == (did.misses - did.taken_ahead + did.read_ahead) * stride
+
+
+def test_reading_ahead_is_measured(subject, monkeypatch):
+    monkeypatch.setattr("backend.decoding.expert_latency.Contention.share", lambda self: 0.0)
+    policy = make_routing("original", {})
+    routing = StoreRouting(subject.anatomy, subject.layers, policy, slots=SLOTS, prefetch=True)
+    *_, result = measure_store(
+        subject.model, subject.layers, subject.file, IDS, StoreSettings(SLOTS, prefetch=True),
+        prompt=10, warm_up=6, rounds=1, routing=routing,
+    )  # fmt: skip
+    value = {each["metric"]: each["value"] for each in result.measurements(4)}
+    assert 0 < value["guess_recall"] <= 1
+    assert 0 < value["read_ahead_share"] <= 1
+    assert value["wasted_loads_per_token"] >= 0
+    assert "load_bytes_per_s" not in value  # reads that nobody waits for have no rate

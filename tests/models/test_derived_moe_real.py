@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from backend.cli import app
 from backend.errors import UserError
 from backend.evaluation.texts import load_text
 from backend.evaluation.windows import cut_windows
@@ -133,3 +135,11 @@ def test_pruning_neurons_of_it_is_refused_in_a_sentence(real_models: tuple) -> N
 def test_int8_is_refused_in_a_sentence() -> None:
     with pytest.raises(UserError, match="cannot be rounded to int8"):
         load_model(DERIVED_MOE, Home.resolve(), dtype="int8")
+
+
+@pytest.mark.real_model
+def test_the_simulator_of_dense_mlps_refuses_it() -> None:
+    options = ["--device", "a18", "--shape", DERIVED_MOE, "--dram-gb", "1", "--policy", "dense"]
+    result = CliRunner().invoke(app, ["simulate", *options])
+    assert result.exit_code == 2
+    assert "routes among experts" in result.stderr

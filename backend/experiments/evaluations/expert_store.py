@@ -56,6 +56,11 @@ class ExpertStoreEvaluation(Evaluation):
         True, "Read past the operating system's page cache; off, a miss may be a copy in memory."
     )
     readers: int = setting(1, "Reads from disk under way at once.", ge=1, le=64)
+    prefetch: bool = setting(
+        False,
+        "Read ahead: guess each layer's experts by its own router on the input of the router before it, and "
+        "read them while that layer computes.",
+    )
     prompt: int = setting(
         64, "Tokens of the prompt, which fill the caches and are not timed.", unit="tokens", ge=1
     )
@@ -126,16 +131,15 @@ class ExpertStoreEvaluation(Evaluation):
             )
         layers = find_expert_layers(loaded.model)
         settings = self._store_settings(policy, layers)
-        routing = None
-        if policy.name != "original":
-            routing = StoreRouting(
-                subject.routing.anatomy,
-                layers,
-                policy,
-                slots=settings.slots,
-                prompt=self.prompt,
-                calibration=calibration_of(laboratory, subject) if policy.calibration else None,
-            )
+        routing = StoreRouting(
+            subject.routing.anatomy,
+            layers,
+            policy,
+            slots=settings.slots,
+            prompt=self.prompt,
+            calibration=calibration_of(laboratory, subject) if policy.calibration else None,
+            prefetch=self.prefetch,
+        )
         report = laboratory.report or (lambda message, share: None)
         file = store_experts(layers, laboratory.home.experts, f"{loaded.sha256} {self.dtype}", report)
         windows = cut_windows(laboratory.text(self.text), loaded.tokenizer, 1, length)
@@ -161,4 +165,6 @@ class ExpertStoreEvaluation(Evaluation):
             share, slots, eviction = policy.cache_share, policy.slots, policy.eviction
         whole = sum(counts) if self.scope == "global" else max(counts)
         fitting = int(share * whole + 1e-9) if slots is None else slots  # 0.29 · 100 is less than 29
-        return StoreSettings(fitting, self.scope, eviction, self.seed, self.direct, self.readers)
+        return StoreSettings(
+            fitting, self.scope, eviction, self.seed, self.direct, self.readers, self.prefetch
+        )
