@@ -214,7 +214,7 @@ def latency(
     option: Annotated[
         list[str] | None,
         typer.Option(
-            help="A routing policy's store, as key=value: cache_share, slots, eviction, scope, direct, readers, "
+            help="A routing policy's store, key=value: cache_share, slots, eviction, scope, direct, readers, "
             "warm_up."
         ),
     ] = None,
@@ -241,7 +241,7 @@ def latency(
     if evaluation["kind"] == "latency":
         evaluation |= mask_settings
     elif mask_settings != {"batch": 1, "execution": "gathered", "prefill": "dense"}:
-        raise UserError("--batch, --execution and --prefill belong to mask policies, not to a mixture's routing.")
+        raise UserError("--batch, --execution and --prefill belong to mask policies, not to expert routing.")
     with _Steps() as steps:
         laboratory = _laboratory(home, root, device, threads, steps.report)
         found = measure_point(
