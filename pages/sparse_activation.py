@@ -69,8 +69,9 @@ def page() -> None:
     show_verdict(verdicts, model.name)
     if verdicts:
         st.header("The gap to the claim")
-        height = 150 + 80 * len(verdicts)
-        show_figure(claim_gap(verdicts, model.name), "gap", height=height, paper=(5.5, 2.6))
+        gap = claim_gap(verdicts, model.name)
+        height = 110 + 30 * len(gap.y.ticks)
+        show_figure(gap, "gap", height=height, legend=False, paper=(5.5, 2.8))
     st.header("Metric against ratio")
     protocol = _protocol(address)
     with st.container(horizontal=True, vertical_alignment="bottom"):

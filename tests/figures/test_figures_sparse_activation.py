@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -216,7 +217,7 @@ def test_no_oracle_enters_the_front_of_trade_offs():
 
 def test_the_gap_to_the_claim_has_a_row_a_protocol_and_the_claims_line():
     found = verdict(evidence())
-    spec = claim_gap([found, found], "test-model")
+    spec = claim_gap([found, replace(found, protocol="free answers")], "test-model")
     losses = {series.name: series for series in spec.series}
     own = losses["corrected_gxo[label=own]"]
     assert own.x == pytest.approx((3.875, 3.875))
@@ -224,8 +225,14 @@ def test_the_gap_to_the_claim_has_a_row_a_protocol_and_the_claims_line():
     assert losses["corrected_gxo[label=second]"].x[0] == pytest.approx(63.875)
     assert losses["dense_magnitude"].x[0] == pytest.approx(70)
     (claim,) = spec.baselines
-    assert (claim.value, claim.role, claim.axis) == (5, "claim", "x")
-    assert [text for _, text in spec.y.ticks] == ["Forced answers", "Forced answers"]
+    assert (claim.value, claim.label, claim.axis) == (5, "5 %, the claim", "x")
+    names = [text for _, text in spec.y.ticks]
+    assert names == [
+        f"{protocol}: own token" if kind == "own" else kind
+        for protocol in ("Forced answers", "Free answers")
+        for kind in ("own", "second choice", "random token", "magnitude")
+    ]
+    assert spec.y.ticks[0][0] == own.y[0] == 7, "the first protocol is on top"
     assert len({y for series in spec.series for y in series.y}) == 8, "no two points lie on each other"
     assert spec.provenance.runs == ("run-of-test-data",)
 
@@ -237,8 +244,8 @@ def test_protocols_are_grouped_by_what_they_say(monkeypatch):
     said = answer([held, lost, lost], "test-model")
     assert "does not hold in forced answers (loss 28.3 ± 0.9 %) and forced answers (loss 28.3" in said
     assert "; it holds in forced answers (loss 3.9" in said
-    assert "a mask made for the dense model's second choice instead loses 62.4" in said
-    assert "and for the random token instead loses" in said
+    assert "a mask made for the dense model's second choice loses 62.4" in said
+    assert ", one made for a random token loses" in said
 
 
 def test_heads_and_both_are_series_of_their_own():

@@ -133,10 +133,10 @@ def answer(verdicts: list[Verdict], model: str) -> str:
     told = sorted(verdicts, key=lambda v: (not v.label_share, v.label_free is None))[0]
     if told.label_share:
         parts = [
-            f"for the {_LABEL_WORDS[name]} instead loses {_percent(share)}"
+            f"made for {_LABEL_WORDS[name]} loses {_percent(share)}"
             for name, share in told.label_share.items()
         ]
-        text += f". Of what it keeps in {told.protocol}, a mask made {' and '.join(parts)}: the label's part"
+        text += f". Of what it keeps in {told.protocol}, a mask {', one '.join(parts)}: the label's part"
     else:
         text += ". How much of that is the label was not measured"
     if told.label_free is not None:
@@ -144,7 +144,7 @@ def answer(verdicts: list[Verdict], model: str) -> str:
     return text + "."
 
 
-_LABEL_WORDS = {"second": "dense model's second choice", "random": "random token"}
+_LABEL_WORDS = {"second": "the dense model's second choice", "random": "a random token"}
 
 
 def _sentence(found: Verdict, evidence: Evidence, sparsity: float) -> str:
@@ -159,7 +159,7 @@ def _sentence(found: Verdict, evidence: Evidence, sparsity: float) -> str:
         f"the token that is scored loses {_percent(found.loss)} of {name}, which {outcome}"
     )
     if found.wrong:
-        told = (f"{_percent(loss)} for the {_LABEL_WORDS[name]}" for name, loss in found.wrong.items())
+        told = (f"{_percent(loss)} for {_LABEL_WORDS[name]}" for name, loss in found.wrong.items())
         text += f"; made for another token it loses {' and '.join(told)}"
     if found.label_free is not None:
         text += f"; magnitude, which has no label, loses {_percent(found.label_free)}"
