@@ -141,4 +141,7 @@ def _fitting(shown: Generation, name: str) -> tuple[float, float] | None:
         for token in tokens
         if (value := value_of(token, name)) is not None
     ]
-    return (min(values), max(values)) if values and min(values) < max(values) else None
+    if not values:
+        return None
+    low, high = min(values), max(values)
+    return (low, high) if low < high else (low - 0.5, high + 0.5)

@@ -11,6 +11,7 @@ from backend.decoding.decoder import DecodingModel, ReadPrompt, read_densely, re
 from backend.errors import UserError
 from backend.experiments.events import EventLog
 from backend.experiments.provenance import provenance
+from backend.experiments.runner import Clock
 from backend.experiments.runs import Cancelled, RunFolder
 from backend.generations.forced import score_forced
 from backend.generations.prompts import Prompt, check_room, prompts_of
@@ -60,11 +61,13 @@ def run_generation(
         for prompt in prompts:
             limit = getattr(subject.loaded.config.get_text_config(), "max_position_embeddings", None)
             check_room(prompt, request.max_tokens, limit)
+        clock = Clock(len(prompts))
         for item, prompt in enumerate(prompts):
             checkpoint()
             _Item(log, request, policies, subject, laboratory, folder.raise_if_cancelled).write(item, prompt)
-            log.append("progress", done=item + 1, total=len(prompts), seconds_left=None)
-            report(item + 1, len(prompts))
+            clock.window_done()
+            log.append("progress", done=clock.done, total=clock.total, seconds_left=clock.seconds_left())
+            report(clock.done, clock.total)
     except Cancelled:
         log.append("run_finished", status="cancelled", message=STOPPED)
         return "cancelled"

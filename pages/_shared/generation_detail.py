@@ -17,6 +17,7 @@ from backend.generations.columns import TokenColumn
 from backend.results.generations import Generation, Side
 from pages._shared.figures import show_figure
 from pages._shared.generation_asked import TOKEN
+from pages._shared.generation_words import about
 
 
 def show_token(shown: Generation, run_id: str) -> None:
@@ -46,8 +47,6 @@ def show_token(shown: Generation, run_id: str) -> None:
 
 
 def _facts(token: dict[str, Any], side: Side) -> str:
-    from pages._shared.generation_view import about
-
     return " · ".join(about(token, side).split("\n"))
 
 

@@ -9,8 +9,7 @@ import streamlit as st
 
 from backend.errors import UserError
 from backend.experiments import client
-from backend.figures.drawing.scales import colour_at, ink_on, limits, rgb_text
-from backend.figures.drawing.text import short
+from backend.figures.drawing.scales import limits
 from backend.figures.generations import (
     FORMS,
     NOTES,
@@ -23,23 +22,20 @@ from backend.figures.generations import (
 from backend.figures.strip_files import legend_html
 from backend.generations.request import DENSE
 from backend.results import queries
-from backend.results.generations import Form, Generation, Side, generation, prompts_in, value_of
+from backend.results.generations import Form, Generation, Side, generation, prompts_in
 from backend.results.queries import StoredRun
 from pages._shared.address import Address
 from pages._shared.generation_asked import TOKEN, show_run, shown_prompt, stop
 from pages._shared.generation_detail import show_token
 from pages._shared.generation_exports import exports
+from pages._shared.generation_words import shown_token, summary
 from pages._shared.run_progress import UNFINISHED, run_now, status_badge
 from pages._shared.store import OpenStore
-from pages._shared.token_strip import ShownToken, show_token_strip
+from pages._shared.token_strip import show_token_strip
 
 POLL_SECONDS = 0.4
 PAGE_TOKENS = 512
 """Tokens of a strip that are shown at once."""
-_ENDED = {
-    "end token": "ended by itself", "length": "at its full length", "stopped": "stopped",
-    "forced": "scored",
-}  # fmt: skip
 
 
 def view_section(opened: OpenStore, run_id: str) -> None:
@@ -170,7 +166,7 @@ def _strips(shown: Generation, form: Form, colour: Colour, first: int, run: Stor
             st.markdown(
                 f"**{side_label(side)}**" + (" :orange-badge[oracle]" if side.how == "oracle" else "")
             )
-            st.caption(_summary(shown, side, form))
+            st.caption(summary(shown, side, form))
             _strip(shown, side, form, colour, first, run)
 
 
@@ -184,7 +180,7 @@ def _strip(shown: Generation, side: Side, form: Form, colour: Colour, first: int
         st.session_state[TOKEN] = (shown.run_id, shown.item, form, side.number, place)
 
     show_token_strip(
-        [_shown(token, side, colour, low, high) for token in tokens],
+        [shown_token(token, side, colour, low, high) for token in tokens],
         f"strip_{side.number}",
         label=f"{side_label(side)}, {len(tokens)} tokens coloured by {colour.scale.title}",
         first=first,
@@ -199,64 +195,6 @@ def _nothing(run: StoredRun, form: Form) -> str:
     if run.status in UNFINISHED:
         return "Scored when the texts are written." if form == "forced" else "No token yet."
     return "Not scored on the dense model's text." if form == "forced" else "No token was written."
-
-
-def _shown(token: dict[str, Any], side: Side, colour: Colour, low: float, high: float) -> ShownToken:
-    value = colour.of(token)
-    ground = ink = None
-    if value is not None:
-        shade = colour_at(colour.scale.kind, (value - low) / (high - low))
-        ground, ink = rgb_text(shade), ink_on(shade)
-    text = visible(token["text"]).replace("\n", "↵\n")
-    return ShownToken(text or "⋯", ground, ink, about(token, side))
-
-
-def about(token: dict[str, Any], side: Side) -> str:
-    """Return what hovering over a token says: its text, scores and own columns, a line each."""
-    text = visible(token["text"]).replace("\n", "↵") or "part of a letter"
-    lines = [f"“{text}” · token {token['place'] + 1}", f"log p {short(token['logprob'])} nats"]
-    if token["kl"] is None:
-        lines.append("not read by dense yet")
-    else:
-        delta = value_of(token, "delta_logprob")
-        assert delta is not None
-        lines += [
-            f"KL(dense‖sparse) {short(token['kl'])} nats",
-            f"Δlog p {short(delta)} nats",
-            f"rank under dense {token['dense_rank']:,}",
-        ]
-    for column in side.columns:
-        value = token["own"].get(column.name)
-        if value is not None:
-            lines.append(f"{column.label} {short(value)} {column.unit}".rstrip())
-    if not token["own"]:
-        lines.append("given by the prompt")
-    return "\n".join(lines)
-
-
-def _summary(shown: Generation, side: Side, form: Form) -> str:
-    """Return a side's speed, density, mean KL and divergence, as far as they are known."""
-    tokens = shown_tokens(shown, side, form)
-    used: Form = "free" if side.number == DENSE else form
-    end = side.ends.get(used)
-    parts = [f"{len(tokens):,} tokens"]
-    if end is not None:
-        parts[0] += f", {_ENDED[end.ended]}"
-        if end.tokens_per_s is not None:
-            parts.append(f"{end.tokens_per_s:.1f} tokens/s measured ({side.execution})")
-    elif (rate := side.rate(used)) is not None:
-        parts.append(f"{rate:.1f} tokens/s so far ({side.execution})")
-    density = side.mean("mlp_density", used) if end is None else end.mlp_density
-    if density is not None:
-        parts.append(f"MLP density {density:.3f}")
-    if end is not None and "hit_rate" in end.counted:
-        parts.append(f"hit rate {end.counted['hit_rate'][0]:.3f}")
-    if side.number != DENSE:
-        if (kl := side.mean("kl", used)) is not None:
-            parts.append(f"mean KL {kl:.3f} nats")
-        if form == "free" and (place := shown.divergence(side)) is not None:
-            parts.append(f"differs from token {place + 1} on")
-    return " · ".join(parts)
 
 
 def _order_note(asked: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import streamlit as st
 from backend.errors import UserError
 from backend.experiments import client
 from backend.experiments.evaluations.kinds import DEFAULT_KIND
+from backend.experiments.runs import GENERATIONS
 from backend.home import Home
 from backend.results import queries
 from backend.results.latencies import KIND
@@ -58,6 +59,7 @@ def show_progress(opened: OpenStore, run: StoredRun) -> None:
     else:
         left = "paused" if run.status == "paused" else f"about {duration(said.get('seconds_left'))} left"
         steps = STEPS.get(str((run.spec.get("evaluation") or {}).get("kind", DEFAULT_KIND)), "steps")
+        steps = "prompts" if run.kind in GENERATIONS else steps
         st.progress(min(1.0, done / total), text=f"{done:,} of {total:,} {steps} · {left}")
 
 

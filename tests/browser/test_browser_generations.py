@@ -50,10 +50,11 @@ def live(browser: Browser, home: Home) -> Iterator[Visit]:
 
 
 def submitted(home: Home, folder: Path, prompt: str, tokens: int) -> str:
+    """Ask for a greedy text: the tiny model goes round in circles and never ends by itself."""
     request = GenerationRequest.parse(
         {
             "model": str(folder), "prompts": (prompt,), "style": "raw", "max_tokens": tokens,
-            "policies": ({"method": "dip", "density": 0.5},), "temperature": 1.0,
+            "policies": ({"method": "dip", "density": 0.5},),
         },
         "test",
     )  # fmt: skip
@@ -78,9 +79,8 @@ def test_two_strips_grow_survive_a_reload_and_are_stopped(live: Visit, home: Hom
     run = submitted(home, long_folder, "abc", 2_000)
     page = live.open("generations", generation=run)
     expect(page.get_by_role("listbox")).to_have_count(2, timeout=PATIENCE)
-    page.wait_for_function(
-        "document.querySelector('.st-key-generation_side_0')?.innerText.match(/tokens\\/s/)"
-    )
+    side = page.locator(".st-key-generation_side_0")
+    expect(side.get_by_text("tokens/s so far")).to_be_visible(timeout=PATIENCE)
     before = written(page)
     page.reload()
     settle(page)
@@ -100,11 +100,12 @@ def test_two_strips_grow_survive_a_reload_and_are_stopped(live: Visit, home: Hom
 def test_three_tabs_write_at_once_and_none_mixes_or_blocks(
     live: Visit, home: Home, long_folder: Path
 ) -> None:
-    runs = [submitted(home, long_folder, f"tab {name}", 300) for name in "ABC"]
+    runs = [submitted(home, long_folder, f"tab {name}", 600) for name in "ABC"]
     tabs = [live.page, *(live.page.context.new_page() for _ in range(2))]
     for tab, run in zip(tabs, runs, strict=True):
         tab.goto(f"{live.base}/generations?generation={run}")
-    expect(tabs[2].get_by_text(re.compile("queue|Writing|written by"))).to_be_visible(timeout=PATIENCE)
+    waiting = tabs[2].get_by_test_id("stCaptionContainer").get_by_text(re.compile("In the queue|Next in"))
+    expect(waiting).to_be_visible(timeout=PATIENCE)
     for tab, name in zip(tabs, "ABC", strict=True):
         badge(tab, "done")
         expect(tab.get_by_test_id("stText").get_by_text(f"tab {name}", exact=True)).to_be_visible()

@@ -1,0 +1,76 @@
+"""What is said of a token and of a side, in words and colours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend.figures.drawing.scales import colour_at, ink_on, rgb_text
+from backend.figures.drawing.text import short
+from backend.figures.generations import Colour, shown_tokens, visible
+from backend.generations.request import DENSE
+from backend.results.generations import Form, Generation, Side, value_of
+from pages._shared.token_strip import ShownToken
+
+_ENDED = {
+    "end token": "ended by itself", "length": "at its full length", "stopped": "stopped",
+    "forced": "scored",
+}  # fmt: skip
+
+
+def shown_token(token: dict[str, Any], side: Side, colour: Colour, low: float, high: float) -> ShownToken:
+    """Return a token as a strip shows it; ``low`` and ``high`` are the ends of the colour scale."""
+    value = colour.of(token)
+    ground = ink = None
+    if value is not None:
+        shade = colour_at(colour.scale.kind, (value - low) / (high - low))
+        ground, ink = rgb_text(shade), ink_on(shade)
+    text = visible(token["text"]).replace("\n", "↵\n")
+    return ShownToken(text or "⋯", ground, ink, about(token, side))
+
+
+def about(token: dict[str, Any], side: Side) -> str:
+    """Return what hovering over a token says: its text, scores and own columns, a line each."""
+    text = visible(token["text"]).replace("\n", "↵") or "part of a letter"
+    lines = [f"“{text}” · token {token['place'] + 1}", f"log p {short(token['logprob'])} nats"]
+    if token["kl"] is None:
+        lines.append("not read by dense yet")
+    else:
+        delta = value_of(token, "delta_logprob")
+        assert delta is not None
+        lines += [
+            f"KL(dense‖sparse) {short(token['kl'])} nats",
+            f"Δlog p {short(delta)} nats",
+            f"rank under dense {token['dense_rank']:,}",
+        ]
+    for column in side.columns:
+        value = token["own"].get(column.name)
+        if value is not None:
+            lines.append(f"{column.label} {short(value)} {column.unit}".rstrip())
+    if not token["own"]:
+        lines.append("given by the prompt")
+    return "\n".join(lines)
+
+
+def summary(shown: Generation, side: Side, form: Form) -> str:
+    """Return a side's speed, density, mean KL and divergence, as far as they are known."""
+    tokens = shown_tokens(shown, side, form)
+    used: Form = "free" if side.number == DENSE else form
+    end = side.ends.get(used)
+    parts = [f"{len(tokens):,} tokens"]
+    if end is not None:
+        parts[0] += f", {_ENDED[end.ended]}"
+        if end.tokens_per_s is not None:
+            parts.append(f"{end.tokens_per_s:.1f} tokens/s measured ({side.execution})")
+    elif (rate := side.rate(used)) is not None:
+        parts.append(f"{rate:.1f} tokens/s so far ({side.execution})")
+    density = side.mean("mlp_density", used) if end is None else end.mlp_density
+    if density is not None:
+        parts.append(f"MLP density {density:.3f}")
+    if end is not None and "hit_rate" in end.counted:
+        parts.append(f"hit rate {end.counted['hit_rate'][0]:.3f}")
+    if side.number != DENSE:
+        if (kl := side.mean("kl", used)) is not None:
+            parts.append(f"mean KL {kl:.3f} nats")
+        if form == "free" and (place := shown.divergence(side)) is not None:
+            parts.append(f"differs from token {place + 1} on")
+    return " · ".join(parts)
