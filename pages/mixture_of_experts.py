@@ -49,7 +49,7 @@ Nothing is stored yet. Two ways to begin:
 
 - **A model.** Run a sweep of routings on a mixture of experts, as offered below for the one derived from
   SmolLM2-135M: it records which experts each token uses and what every policy loses in quality.
-- **A trace from a device.** Import a `route_trace v1` file here; traffic, misses at every cache size, lifetimes
+- **A trace from a device.** Import a `route_trace v1` file; traffic, misses at every cache size, lifetimes
   and simulated times are shown at once.
 """
 
