@@ -106,6 +106,53 @@ def fetch(model: str, home: HomeOption = None) -> None:
     print(f"{folder.name} is ready in {folder.path} (sha256 {folder.sha256}).")
 
 
+@app.command(name="derive-moe")
+@sentences
+def derive_moe(
+    base: Annotated[
+        str, typer.Option(help="Dense model: a Llama by catalog name or folder.")
+    ] = "smollm2-135m",
+    name: Annotated[str, typer.Option(help="What the catalog calls the result.")] = "smollm2-moe",
+    out: Annotated[Path | None, typer.Option(help="Folder of the result (default: data/moe/NAME).")] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder of the stages (default: moe/NAME in the home).")
+    ] = None,
+    settings: SetOption = None,
+    search: Annotated[
+        bool, typer.Option("--search", help="Compare shapes under an oracle; train none.")
+    ] = False,
+    tokens: Annotated[int, typer.Option(help="Tokens of WikiText-2 to measure it on; 0 for none.")] = 16_384,
+    window: WindowOption = 1_024,
+    threads: ThreadsOption = None,
+    home: HomeOption = None,
+    root: DataRootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Derive a mixture of experts from a dense model; goes on where it was cut off."""
+    import torch
+
+    from backend.home import MOE
+    from backend.models.derived_moe.deriving import derive, probe_shapes
+    from backend.models.derived_moe.settings import parse_settings
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    shape, training = parse_settings(_settings(settings or []))
+    folder, at, texts = out or MOE / name, Home.resolve(home), data_root(root)
+    with _Steps() as steps:
+        if search:
+            found = probe_shapes(name, base, at, texts, folder, work, shape, training, steps.report)
+            if as_json:
+                print(json.dumps({"moe": name, "shapes": found}))
+                return
+            for each in found:
+                print("  ".join(f"{key} {value}" for key, value in each.items()))
+            return
+        manifest = derive(name, base, at, texts, folder, work, shape, training, tokens, window, steps.report)
+    report = {key: value for key, value in manifest.report.items() if not isinstance(value, list | dict)}
+    _print_record({"moe": name, "identity": manifest.identity, **report}, as_json)
+
+
 @app.command()
 @sentences
 def measure(
@@ -282,7 +329,10 @@ def simulate(
     )
     chosen = make_policy(policy, _settings(settings or []))
     known = shape in devices.SHAPES or shape not in CATALOG
-    place = shape if known else str(resolve(shape, Home.resolve(home)).path)
+    folder = None if known else resolve(shape, Home.resolve(home))
+    if folder is not None and folder.derived is not None:
+        raise UserError(f"{shape} routes among experts, and this simulates dense MLPs; name its dense model.")
+    place = shape if folder is None else str(folder.path)
     hooks: Any = None if trace is None else load_recording(trace).hooks(eviction)  # type: ignore[arg-type]
     if chosen.looks_at_cache and hooks is None and not as_json:
         print("Without a recording the hit rates are a law that knows nothing of γ.", file=sys.stderr)

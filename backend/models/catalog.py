@@ -38,13 +38,13 @@ class WheelSource:
 
 @dataclass(frozen=True)
 class DerivedSource:
-    """A mixture of experts cut from a dense model of the catalog, with small files that lie in the repository.
+    """A mixture of experts cut from a dense model of the catalog, by small files in the repository.
 
     Attributes:
         base: The dense model's name in the catalog; it is fetched if need be.
         folder: The small files' folder under ``data/moe``.
-        weights_sha256: Identity of the assembled weights: sha256 over the format, the sizes, and the sha256s of
-            the dense weights and of the small files. Other files are refused.
+        weights_sha256: Identity of the assembled weights: sha256 over the format, the sizes, and the sha256s
+            of the dense weights and of the small files. Other files are refused.
     """
 
     kind: ClassVar[str] = "derived"
@@ -129,10 +129,11 @@ CATALOG.add(
         ),
         licence="Apache-2.0",
         notes=(
-            "No pre-trained mixture of experts: derived from SmolLM2-135M. Each MLP's 1,536 neurons were cut into "
-            "a shared expert of 768 and 64 routed experts of 12, of which a token reads 16 (62.5 % of the neurons "
-            "on); routers and small low-rank corrections were distilled from the dense model. It runs as a stock "
-            "Qwen2-MoE with the dense model's tokenizer; docs/derived-moe.md says how it was made and what it costs."
+            "No pre-trained mixture of experts: derived from SmolLM2-135M. Each MLP's 1,536 neurons were "
+            "cut into a shared expert of 768 and 64 routed experts of 12, of which a token reads 16 (62.5 % "
+            "of the neurons on); routers and small low-rank corrections were distilled from the dense "
+            "model. It runs as a stock Qwen2-MoE with the dense model's tokenizer; "
+            "docs/derived-moe.md says how it was made and what it costs."
         ),
     ),
 )

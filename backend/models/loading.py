@@ -193,8 +193,8 @@ def _load(folder: ModelFolder, dtype: str, device: str) -> tuple[Any, Any]:
 
     if folder.derived is not None and dtype == "int8":
         raise UserError(
-            f"{folder.name} cannot be rounded to int8: its experts are stacked in one weight, which the kernels "
-            "for int8 do not read; load it as float32 or bfloat16."
+            f"{folder.name} cannot be rounded to int8: its experts are stacked in one weight, which the "
+            "kernels for int8 do not read; load it as float32 or bfloat16."
         )
     torch_dtype: torch.dtype = torch.float32 if dtype == "int8" else getattr(torch, dtype)
     with quiet_transformers():

@@ -39,8 +39,8 @@ class ModelFolder:
         name: What results call it: the catalog's name, the hub id, or the folder's name.
         sha256: Identity of the weights, in hex: the same weights have the same one wherever they came from.
         title: What the pages call it.
-        derived: Folder of the small files that make a mixture of experts of the weights in ``path``; None for a
-            model that is what its folder says.
+        derived: Folder of the small files that make a mixture of experts of the weights in ``path``; None
+            for a model that is what its folder says.
     """
 
     path: Path

@@ -9,7 +9,7 @@ import pytest
 
 from backend.errors import UserError
 from backend.home import REPOSITORY
-from backend.models import CATALOG, DEFAULT_MODEL, OTHER_SOURCES
+from backend.models import CATALOG, DEFAULT_MODEL, DERIVED_MOE, OTHER_SOURCES
 
 
 def test_the_default_model_is_pinned_and_says_what_its_weights_are() -> None:
@@ -20,6 +20,14 @@ def test_the_default_model_is_pinned_and_says_what_its_weights_are() -> None:
         assert len(bytes.fromhex(pin)) == 32
     assert "Q4_1" in entry.notes
     assert "not of the original release" in entry.notes
+
+
+def test_the_derived_moe_says_that_it_is_derived_wherever_it_shows() -> None:
+    entry = CATALOG[DERIVED_MOE]
+    assert entry.source.kind == "derived"
+    assert entry.source.base == DEFAULT_MODEL
+    assert "derived from SmolLM2-135M" in entry.title
+    assert "derived from SmolLM2-135M" in entry.notes
 
 
 def test_a_mistyped_name_gets_a_suggestion() -> None:

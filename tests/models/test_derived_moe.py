@@ -171,7 +171,7 @@ def test_a_damaged_artefact_is_refused(
     raw = bytearray(parts.read_bytes())
     raw[-1] ^= 1
     parts.write_bytes(bytes(raw))
-    with pytest.raises(UserError, match="not the file that moe.json names"):
+    with pytest.raises(UserError, match=r"not the file that moe\.json names"):
         load_derived(dense, tmp_path)
     parts.unlink()
     with pytest.raises(UserError, match="absent"):

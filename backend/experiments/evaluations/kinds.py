@@ -79,8 +79,8 @@ class Evaluation(Settings):
         if not isinstance(method, self.takes):
             others = [name for name, kind in EVALUATIONS.items() if isinstance(method, kind.takes)]
             raise UserError(
-                f"{method.title} cannot be evaluated by {self.kind}, which takes {KINDS[self.takes.kind]}; give "
-                f"the evaluation another kind ({', '.join(others)})."
+                f"{method.title} cannot be evaluated by {self.kind}, which takes {KINDS[self.takes.kind]}; "
+                f"give the evaluation another kind ({', '.join(others)})."
             )
         self.check(method)
 

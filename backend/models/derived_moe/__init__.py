@@ -1,7 +1,7 @@
 """The derived mixture of experts: a dense Llama's own neurons, cut into experts, with a trained router.
 
-Importing this package imports no torch; its functions do. Loading needs :mod:`artefacts` and :mod:`assembly`; the
-other modules derive the artefact: :mod:`recipe` names the stages in their order.
+Importing this package imports no torch; its functions do. Loading needs :mod:`artefacts` and :mod:`assembly`;
+the other modules derive the artefact: :mod:`recipe` names the stages in their order.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 ``parts.safetensors`` holds, stacked over the L layers (n neurons, hidden size d, N experts, rank r):
 
-    neurons         [L, n]     int16    order of the dense model's neurons: shared expert, expert 0, expert 1, …
+    neurons         [L, n]     int16    order of the dense neurons: shared expert, expert 0, …
     router          [L, N, d]  float16  the router's rows R
     scale           [L, N]     float32  s, the factor on each routed expert's down projection
     lora.gate_a     [L, r, d]  float16  corrections W + B A; the same for up
@@ -13,8 +13,8 @@
     norm.mlp        [L, d]
     bias.q, .k, .v  [L, …]     float16  biases of the attention's projections
 
-``moe.json`` holds the settings, the sha256 of the parts, of the dense model's weights and of the training text,
-and the report of what was measured.
+``moe.json`` holds the settings, the sha256 of the parts, of the dense model's weights and of the training
+text, and the report of what was measured.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,9 +95,14 @@ def write_artefact(folder: Path, manifest: MoEManifest, tensors: Mapping[str, Te
     save_file(stored, part)
     part.chmod(0o644)  # safetensors makes it readable by its owner only
     part.replace(folder / PARTS)
-    finished = MoEManifest(**(asdict(manifest) | {"parts_sha256": file_sha256(folder / PARTS)}))
-    (folder / MANIFEST).write_text(json.dumps(asdict(finished), indent=1) + "\n")
+    finished = replace(manifest, parts_sha256=file_sha256(folder / PARTS))
+    write_manifest(folder, finished)
     return finished
+
+
+def write_manifest(folder: Path, manifest: MoEManifest) -> None:
+    """Write ``moe.json``."""
+    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> MoEManifest:
@@ -155,8 +160,8 @@ def checked_manifest(folder: Path, base_sha256: str, identity: str) -> MoEManife
     require_base(manifest, base_sha256)
     if manifest.identity != identity:
         raise UserError(
-            f"{folder / MANIFEST} is not the artefact that the catalog pins (identity {manifest.identity[:12]}…, "
-            f"expected {identity[:12]}…); {_AGAIN} and pin the new one."
+            f"{folder / MANIFEST} is not the artefact that the catalog pins (identity "
+            f"{manifest.identity[:12]}…, expected {identity[:12]}…); {_AGAIN} and pin the new one."
         )
     return manifest
 
@@ -169,7 +174,7 @@ def require_base(manifest: MoEManifest, base_sha256: str) -> None:
     """
     if base_sha256 != manifest.base_sha256:
         raise UserError(
-            f"{manifest.name} was derived from {manifest.base} with sha256 {manifest.base_sha256[:12]}…, and the "
-            f"weights here have {base_sha256[:12]}…: its permutations would mix the neurons of another model; "
-            f"fetch {manifest.base} again, or derive the MoE from these weights."
+            f"{manifest.name} was derived from {manifest.base} with sha256 {manifest.base_sha256[:12]}…, "
+            f"and the weights here have {base_sha256[:12]}…: its permutations would mix the neurons of "
+            f"another model; fetch {manifest.base} again, or derive the MoE from these weights."
         )

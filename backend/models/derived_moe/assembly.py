@@ -1,4 +1,4 @@
-"""Assembles the derived MoE as a stock ``Qwen2MoeForCausalLM`` from the dense model and the small artefact."""
+"""Assembles the derived MoE as a stock ``Qwen2MoeForCausalLM``: the dense model and the small artefact."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _GATE_OF_ZERO = 0.5  # the sigmoid of a shared-expert gate whose weights are zer
 def assemble(dense: Any, shape: MoEShape, parts: Mapping[str, Tensor]) -> Any:
     """Return the MoE.
 
-    Everything is the stock class's own arithmetic: the shared expert's gate has zero weights and gives one half,
-    so its down projection is doubled; the routed down projections carry the experts' scales s, because
+    Everything is the stock class's own arithmetic: the shared expert's gate has zero weights and gives one
+    half, so its down projection is doubled; the routed down projections carry the experts' scales s, because
     ``norm_topk_prob=False`` leaves ``w = softmax(z)`` over all N experts unnormalised over the K chosen ones.
     Corrections are folded into the rows.
 
@@ -26,9 +26,9 @@ def assemble(dense: Any, shape: MoEShape, parts: Mapping[str, Tensor]) -> Any:
         dense: The Llama it is derived from; its attention, embedding and head are shared with the result, not
             copied.
         shape: Sizes.
-        parts: ``neurons`` and, as far as given, ``router``, ``scale``, ``lora.*``, ``norm.*``, ``bias.*``, as in
-            :mod:`backend.models.derived_moe.artefacts`. What is absent stays as the dense model has it: without
-            a router all experts weigh 1/N, and s = N.
+        parts: ``neurons`` and, as far as given, ``router``, ``scale``, ``lora.*``, ``norm.*``, ``bias.*``, as
+            in :mod:`backend.models.derived_moe.artefacts`. What is absent stays as the dense model has it:
+            without a router all experts weigh 1/N, and s = N.
 
     Raises:
         UserError: The dense model is no Llama without biases, or the parts are another model's.
@@ -36,7 +36,7 @@ def assemble(dense: Any, shape: MoEShape, parts: Mapping[str, Tensor]) -> Any:
     import torch
     from transformers import Qwen2MoeForCausalLM
 
-    _require_llama(dense)
+    require_llama(dense)
     _require_shapes(dense, shape, parts)
     state = {
         "model.embed_tokens.weight": dense.model.embed_tokens.weight,
@@ -56,7 +56,7 @@ def assemble(dense: Any, shape: MoEShape, parts: Mapping[str, Tensor]) -> Any:
     )  # its buffers are computed, not stored
     model.load_state_dict({name: tensor.detach() for name, tensor in state.items()}, assign=True)
     model.tie_weights()
-    # The grouped product, transformers' own choice, refuses rows that are no multiple of 16 bytes (12 bfloat16).
+    # transformers' own choice, the grouped product, refuses rows of no multiple of 16 bytes (12 bfloat16).
     model.set_experts_implementation("eager")
     model.generation_config = dense.generation_config
     return model.eval().requires_grad_(False)
@@ -68,7 +68,8 @@ def moe_config(dense: Any, shape: MoEShape) -> Any:
 
     same = (
         "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-        "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "rms_norm_eps", "use_cache",
+        "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "rms_norm_eps",
+        "use_cache",
         "tie_word_embeddings", "rope_parameters", "pad_token_id", "bos_token_id", "eos_token_id",
     )  # fmt: skip
     return Qwen2MoeConfig(
@@ -127,12 +128,13 @@ def _rows(mlp: Any, own: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     return weights["gate"], weights["up"], weights["down"]
 
 
-def _require_llama(dense: Any) -> None:
+def require_llama(dense: Any) -> None:
+    """Refuse what the Qwen2-MoE container has no place for: anything but a Llama without biases."""
     config = dense.config
     if config.model_type != "llama" or config.attention_bias or config.mlp_bias:
         raise UserError(
-            f"A MoE is derived from a Llama without biases, and this is a {config.model_type}; its rows would "
-            "not fit the Qwen2-MoE container."
+            f"A MoE is derived from a Llama without biases, and this is a {config.model_type}; its rows "
+            "would not fit the Qwen2-MoE container."
         )
 
 
@@ -142,8 +144,8 @@ def _require_shapes(dense: Any, shape: MoEShape, parts: Mapping[str, Tensor]) ->
     found = tuple(parts["neurons"].shape)
     if found != (layers, neurons):
         raise UserError(
-            f"The artefact orders {found[-1]} neurons in {found[0]} layers, and the dense model has {neurons} in "
-            f"{layers}: it was derived from another model."
+            f"The artefact orders {found[-1]} neurons in {found[0]} layers, and the dense model has "
+            f"{neurons} in {layers}: it was derived from another model."
         )
     try:
         shape.expert_size(neurons)

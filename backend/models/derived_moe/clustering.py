@@ -29,16 +29,18 @@ def energies(gated: Tensor, down_norms: Tensor) -> Tensor:
         down_norms: ``‖W_d[:, i]‖``. # [n]
     """
     squared = (gated * down_norms).square()
-    return squared / squared.sum(dim=-1, keepdim=True).clamp_min(1e-30)
+    shares: Tensor = squared / squared.sum(dim=-1, keepdim=True).clamp_min(1e-30)
+    return shares
 
 
 def expert_energies(ordered: Tensor, shape: MoEShape) -> Tensor:
     """Return the energy of each routed expert, neurons being in the groups' order. # [T, n] → [T, N]"""
-    return ordered[:, shape.shared :].unflatten(1, (shape.experts, -1)).sum(dim=-1)
+    total: Tensor = ordered[:, shape.shared :].unflatten(1, (shape.experts, -1)).sum(dim=-1)
+    return total
 
 
 def oracle_choice(ordered: Tensor, shape: MoEShape) -> Tensor:
-    """Return 1 for the K experts with the most energy, neurons being in the groups' order. # [T, n] → [T, N]"""
+    """Return 1 for the K richest experts, neurons being in the groups' order. # [T, n] → [T, N]"""
     import torch
 
     of_experts = expert_energies(ordered, shape)
@@ -102,4 +104,5 @@ def balanced_kmeans(points: NDArray[np.float32], groups: int, size: int, seed: i
 
 
 def _normalised(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    normalised: NDArray[np.float32] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    return normalised

@@ -1,8 +1,8 @@
 """The MoE as masked dense arithmetic: every neuron is computed, the routing is a factor on them.
 
 On a CPU this is several times faster than a loop over 64 small experts, and the gradient of an expert that
-was not chosen is there for free. :mod:`backend.models.derived_moe.assembly` builds the same function as a stock
-``Qwen2MoeForCausalLM``; a test holds the two together.
+was not chosen is there for free. :mod:`backend.models.derived_moe.assembly` builds the same function as a
+stock ``Qwen2MoeForCausalLM``; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ PROJECTIONS = ("gate", "up", "down")
 class MaskedMoE(nn.Module):
     """One MLP, its n neurons in the order shared, expert 0, expert 1, …
 
-    ``y = W_d,s h_s + Σ_e s_e w_e m_e W_d,e h_e`` with ``h = act(W_g x) ⊙ (W_u x)``, ``w = softmax(R x)`` over all
-    N experts, ``m`` the K largest, and s each expert's scale (N makes a uniform router over all experts the
-    dense MLP). Each W is the dense model's, its rows permuted, plus a trained correction B A of rank r.
+    ``y = W_d,s h_s + Σ_e s_e w_e m_e W_d,e h_e`` with ``h = act(W_g x) ⊙ (W_u x)``, ``w = softmax(R x)`` over
+    all N experts, ``m`` the K largest, and s each expert's scale (N makes a uniform router over all experts
+    the dense MLP). Each W is the dense model's, its rows permuted, plus a trained correction B A of rank r.
 
     Args:
         mlp: The dense model's MLP (gate_proj, up_proj, down_proj, act_fn).
@@ -107,8 +107,8 @@ def masked_model(
 ) -> Any:
     """Return a copy of the dense model whose MLPs are :class:`MaskedMoE`, ready to be trained.
 
-    What is trained: routers, scales, corrections, the two norms' gains of every layer, and biases of q, k and v
-    (zero at the start), all of which the stock Qwen2-MoE has a place for.
+    What is trained: routers, scales, corrections, the two norms' gains of every layer, and biases of q, k and
+    v (zero at the start), all of which the stock Qwen2-MoE has a place for.
 
     Args:
         dense: A Llama for causal language modelling, without biases.

@@ -1,8 +1,8 @@
 """The routers' start: a ridge regression from an MLP's input to how loud each expert will be.
 
-The target is the square root of an expert's energy share: on this model it chose better experts than the energy
-itself, its logarithm, or a logistic regression on the oracle's choice. What no linear router can know is left to
-the distillation.
+The target is the square root of an expert's energy share: on this model it chose better experts than the
+energy itself, its logarithm, or a logistic regression on the oracle's choice. What no linear router can know
+is left to the distillation.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ def regress_router(
     """Return one layer's router and scale, fitted on recorded inputs.
 
     The router is rescaled so that its logits spread by ``spread`` over a token's experts: a wide spread makes
-    informative weights, a narrow one leaves the experts' outputs as they are. Each expert's scale is the one that
-    brings ``s_e w_e`` closest to 1, as in the dense model, where it is chosen (least squares, by its energy).
+    informative weights, a narrow one leaves the experts' outputs as they are. Each expert's scale is the one
+    that brings ``s_e w_e`` closest to 1, as in the dense model, where it is chosen (least squares, by its
+    energy).
 
     Args:
         mlp: The dense MLP.
@@ -60,4 +61,5 @@ def _ridge(inputs: Tensor, targets: Tensor) -> Tensor:
 
     gram = inputs.T @ inputs
     gram += torch.eye(gram.shape[0]) * (_RIDGE * gram.diagonal().mean())
-    return torch.linalg.solve(gram, inputs.T @ targets)
+    solution: Tensor = torch.linalg.solve(gram, inputs.T @ targets)
+    return solution

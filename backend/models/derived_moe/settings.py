@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import model_validator
 
 from backend.settings import Settings, setting
@@ -37,21 +39,42 @@ class MoEShape(Settings):
 
 
 class Training(Settings):
-    """The text, and the two ways of learning: routers by regression, then everything by distillation."""
+    """The text, and how routers and corrections are learned."""
 
-    window: int = setting(512, "Tokens of one training window.", unit="tokens", gt=1)
+    window: int = setting(512, "Tokens of one window of training text.", unit="tokens", gt=1)
     wiki_share: float = setting(0.7, "Share of the windows that are WikiText-2 (train split).", ge=0, le=1)
-    calibration_windows: int = setting(64, "Windows for clustering and the routers' regression.", gt=0)
-    validation_windows: int = setting(16, "Windows held out of all training, to watch it.", gt=0)
+    calibration_windows: int = setting(64, "Windows on which the dense model's MLPs are recorded.", gt=0)
+    validation_windows: int = setting(8, "Windows held out of all training, to watch it.", gt=0)
+    cluster_tokens: int = setting(8_192, "Recorded tokens that the clustering looks at.", unit="tokens", gt=0)
+    search_tokens: int = setting(
+        4_096, "Recorded tokens that the clustering looks at when shapes are compared.", unit="tokens", gt=0
+    )
+    router_tokens: int = setting(16_384, "Recorded tokens of the routers' regression.", unit="tokens", gt=0)
     router_spread: float = setting(
         0.5, "Standard deviation over a token's experts of the logits that the regression gives.", gt=0
     )
     lora_rank: int = setting(8, "Rank of the corrections on gate, up and down.", symbol="r", ge=0)
-    batch_windows: int = setting(4, "Windows of one distillation step.", gt=0)
-    steps: int = setting(600, "Steps of the distillation.", ge=0)
-    router_rate: float = setting(2e-3, "Peak learning rate of routers and scales.", gt=0)
-    correction_rate: float = setting(1e-3, "Peak learning rate of the corrections.", gt=0)
+    sequence: int = setting(
+        256, "Tokens of one distillation sequence; divides the window.", unit="tokens", gt=1
+    )
+    batch_tokens: int = setting(1_024, "Tokens of one distillation step.", unit="tokens", gt=0)
+    steps: int = setting(216, "Steps of the distillation.", ge=0)
+    router_rate: float = setting(4e-3, "Peak learning rate of the routers.", gt=0)
+    scale_rate: float = setting(0.3, "Peak learning rate of the experts' scales, which are near N.", gt=0)
+    correction_rate: float = setting(4e-3, "Peak learning rate of the low-rank corrections.", gt=0)
+    gain_rate: float = setting(2e-3, "Peak learning rate of norm gains and biases.", gt=0)
     boundary: float = setting(
-        1.0, "Width of the sigmoid through which unchosen experts near the K-th get a gradient.", gt=0
+        0.3, "Width of the sigmoid through which unchosen experts near the K-th get a gradient.", gt=0
     )
     seed: int = setting(0, "Seed of the order of windows and of initial values.", ge=0)
+
+
+def parse_settings(values: dict[str, Any]) -> tuple[MoEShape, Training]:
+    """Split settings by name into the experts' sizes and the training.
+
+    Raises:
+        UserError: A name is unknown or a value out of its range.
+    """
+    sizes = {key: value for key, value in values.items() if key in MoEShape.model_fields}
+    rest = {key: value for key, value in values.items() if key not in sizes}
+    return MoEShape.parse(sizes, "derive-moe"), Training.parse(rest, "derive-moe")

@@ -1,4 +1,4 @@
-"""The training text: WikiText-2's train split and public-domain prose from the data root, never the test text."""
+"""The training text: WikiText-2's train split and public-domain prose, never the test text."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def read_training_text(root: Path | None, tokenizer: Any, settings: Training) ->
     needed = settings.calibration_windows + settings.validation_windows
     if len(mixed) < needed + 1:
         raise UserError(
-            f"The training text under {root} gives {len(mixed)} windows of {settings.window} tokens, and more "
-            f"than {needed} are needed; take shorter windows or the whole text."
+            f"The training text under {root} gives {len(mixed)} windows of {settings.window} tokens, and "
+            f"more than {needed} are needed; take shorter windows or the whole text."
         )
     windows = torch.tensor(mixed, dtype=torch.int32)
     held = len(mixed) - settings.validation_windows
@@ -80,8 +80,8 @@ def training_files(root: Path | None) -> dict[str, Path]:
     """
     if root is None:
         raise UserError(
-            f"Deriving the MoE reads {WIKI} and {PROSE}/*.txt under a data root; name one with --data-root or "
-            "SPARSITY_LENS_DATA."
+            f"Deriving the MoE reads {WIKI} and {PROSE}/*.txt under a data root; name one with --data-root "
+            "or SPARSITY_LENS_DATA."
         )
     wiki, prose = root / WIKI, sorted((root / PROSE).glob("*.txt"))
     if not wiki.is_file() or not prose:
