@@ -60,11 +60,9 @@ def page() -> None:
     st.markdown("Which experts tokens use, what a cache of them misses, and what routing to the cache costs.")
     opened = open_store()
     address = Address()
-    try:
-        known = known_routings(opened)
-    except UserError as error:
-        st.error(str(error), icon=":material/error:")
-        known = []
+    known, problems = known_routings(opened)
+    for sentence in problems:
+        st.error(sentence, icon=":material/error:")
     shown = [source for source in known if source.original is not None]
     if not shown:
         st.info(_EMPTY, icon=":material/hub:")
