@@ -49,8 +49,8 @@ Nothing is stored yet. Two ways to begin:
 
 - **A model.** Run a sweep of routings on a mixture of experts, as offered below for the one derived from
   SmolLM2-135M: it records which experts each token uses and what every policy loses in quality.
-- **A trace from a device.** Import a `route_trace v1` file here; traffic, misses at every cache size,
-  lifetimes and simulated times are shown at once.
+- **A trace from a device.** Import a `route_trace v1` file; traffic, misses at every cache size, lifetimes
+  and simulated times are shown at once.
 """
 
 
@@ -60,11 +60,9 @@ def page() -> None:
     st.markdown("Which experts tokens use, what a cache of them misses, and what routing to the cache costs.")
     opened = open_store()
     address = Address()
-    try:
-        known = known_routings(opened)
-    except UserError as error:
-        st.error(str(error), icon=":material/error:")
-        known = []
+    known, problems = known_routings(opened)
+    for sentence in problems:
+        st.error(sentence, icon=":material/error:")
     shown = [source for source in known if source.original is not None]
     if not shown:
         st.info(_EMPTY, icon=":material/hub:")

@@ -41,8 +41,12 @@ class RoutingInfo:
         return str(self.description.get("imported", ""))
 
 
-def routing_records(home: Home) -> list[RoutingInfo]:
+def routing_records(home: Home, problems: list[str] | None = None) -> list[RoutingInfo]:
     """Return the records of the seed and this home; the home's replaces the seed's of the same cell.
+
+    Args:
+        home: The home.
+        problems: Takes a sentence for each file that is no record; without it the first one is raised.
 
     Raises:
         UserError: A file in their folders is no record.
@@ -50,13 +54,28 @@ def routing_records(home: Home) -> list[RoutingInfo]:
     found: dict[str, RoutingInfo] = {}
     for folder in (SEED / FOLDER, home.root / FOLDER):
         for path in sorted(folder.glob("*.parquet")):
-            said = read_about(path)
-            about = said["about"]
-            info = RoutingInfo(
-                path, about["cell_id"], about["description"], about["provenance"], int(said["experts"])
-            )
+            try:
+                info = _info(path)
+            except UserError as error:
+                if problems is None:
+                    raise
+                problems.append(str(error))
+                continue
             found[info.cell_id] = info
     return list(found.values())
+
+
+def _info(path: Path) -> RoutingInfo:
+    said = read_about(path)
+    try:
+        about = said["about"]
+        return RoutingInfo(
+            path, about["cell_id"], about["description"], about["provenance"], int(said["experts"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} does not say what it is the routing of; remove it, and measure or import it again."
+        ) from error
 
 
 def find_routing(home: Home, name: str) -> RoutingInfo:

@@ -23,11 +23,13 @@ _SWEEPS = "moe-"
 """How the names of this page's sweep files begin."""
 
 
-def known_routings(opened: OpenStore) -> list[RoutingSource]:
-    """Return what can be shown: measured models, then imported traces."""
+def known_routings(opened: OpenStore) -> tuple[list[RoutingSource], list[str]]:
+    """Return what can be shown, measured models and then imported traces; and which files are no records."""
     folders = (SEED / FOLDER, opened.home.root / FOLDER)
     seed, own = (folder.stat().st_mtime_ns if folder.is_dir() else 0 for folder in folders)
-    found: list[RoutingSource] = _sources(opened, str(opened.home.root), (opened.store.version, seed, own))
+    found: tuple[list[RoutingSource], list[str]] = _sources(
+        opened, str(opened.home.root), (opened.store.version, seed, own)
+    )
     return found
 
 
@@ -79,8 +81,10 @@ def _query_speeds(_opened: OpenStore, root: str, version: int) -> pd.DataFrame:
     return store_speeds(_opened.store)
 
 
-def _query_sources(_opened: OpenStore, root: str, stamp: Stamp) -> list[RoutingSource]:
-    return routing_sources(routing_points(_opened.store), routing_records(_opened.home))
+def _query_sources(_opened: OpenStore, root: str, stamp: Stamp) -> tuple[list[RoutingSource], list[str]]:
+    problems: list[str] = []
+    infos = routing_records(_opened.home, problems)
+    return routing_sources(routing_points(_opened.store), infos), problems
 
 
 def _load(path: str, changed: int) -> RoutingRecord:

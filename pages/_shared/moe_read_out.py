@@ -9,6 +9,7 @@ from backend.experiments.routing_records import RoutingInfo
 from backend.residency import RoutingRecord
 from pages._shared.moe_controls import Caches
 from pages._shared.moe_data import curve_of, lifetimes_of
+from pages._shared.text import size
 
 
 def read_out(info: RoutingInfo, record: RoutingRecord, caches: Caches) -> None:
@@ -28,10 +29,10 @@ def read_out(info: RoutingInfo, record: RoutingRecord, caches: Caches) -> None:
         _metric("Miss rate", f"{missed:.1%}", f"Belady {bound:.1%}")
         _metric("Loaded per token", f"{loads:.3g} experts", "all layers")
         if record.expert_bytes:
-            size = loads * record.expert_bytes
+            loaded = loads * record.expert_bytes
             if caches.scope == "per-layer":
-                size = record.miss_bytes_per_token(caches.slots, caches.rule, caches.start) or 0.0
-            _metric("From Flash per token", _bytes(size), f"a cache holds {_held(record, caches)}")
+                loaded = record.miss_bytes_per_token(caches.slots, caches.rule, caches.start) or 0.0
+            _metric("From Flash per token", size(loaded), f"caches hold {_held(record, caches)}")
         _metric("First uses", f"{curve.first_uses / max(1, curve.accesses):.1%}", "missed at any size")
         if record.routings and caches.scope == "per-layer" and caches.rule != "random":
             found = lifetimes_of(info, caches.slots, caches.start)[caches.rule]
@@ -46,13 +47,9 @@ def read_out(info: RoutingInfo, record: RoutingRecord, caches: Caches) -> None:
 
 
 def _held(record: RoutingRecord, caches: Caches) -> str:
-    return _bytes(sum(min(caches.slots, n) * size for n, size in
+    return size(sum(min(caches.slots, n) * size for n, size in
                       zip(record.experts_by_layer, record.bytes_by_layer, strict=True)))  # fmt: skip
 
 
 def _metric(label: str, value: str, aside: str) -> None:
     st.metric(label, value, aside, delta_color="off", delta_arrow="off", width="content")
-
-
-def _bytes(value: float) -> str:
-    return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.3g} MB"

@@ -29,6 +29,7 @@ from pages._shared.figures import show_figure
 from pages._shared.moe_controls import Caches
 from pages._shared.moe_data import layer_rates, lifetimes_of, speeds_of
 from pages._shared.store import OpenStore
+from pages._shared.text import size
 
 _IO = {"In turn": False, "Overlapped": True}
 
@@ -136,13 +137,13 @@ def times(
     spec = time_figure(shown, source.label, device, caches.slots, longest=longest, where=source.origin(info))
     show_figure(spec, "time", height=110 + 42 * len(shown), paper=(5.5, 2.4))
     beside = (
-        f"Beside routed experts every token reads {record.dense_bytes / 1e6:,.0f} MB"
+        f"Beside routed experts every token reads {size(record.dense_bytes)}"
         + (", as the trace says it layer by layer: without head and KV cache." if source.imported else ".")
         if record.dense_bytes
         else "What every token reads beside routed experts is not known here and left out."
     )
     st.caption(
-        f"An expert has {record.expert_bytes / 1e6:.3g} MB as it was stored. {beside} {device.title}: "
+        f"An expert has {size(record.expert_bytes)} as it was stored. {beside} {device.title}: "
         f"{device.source}"
     )
 

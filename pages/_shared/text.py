@@ -41,6 +41,13 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def size(bytes_: float) -> str:
+    """Return bytes as people read them, in decimal units: "1.25 GB", "13.2 MB", "82.9 kB"."""
+    if bytes_ >= 1e9:
+        return f"{bytes_ / 1e9:.2f} GB"
+    return f"{bytes_ / 1e6:.3g} MB" if bytes_ >= 1e6 or not bytes_ else f"{bytes_ / 1e3:.3g} kB"
+
+
 def ago(moment: datetime | None) -> str:
     """Return how long ago a moment (UTC, without a zone) was: "5 min ago"."""
     if moment is None or moment != moment:  # NaT is unequal to itself

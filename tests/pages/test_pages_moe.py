@@ -99,6 +99,19 @@ def test_a_hostile_upload_is_a_sentence(
     assert "Nothing is stored yet" in said(page)
 
 
+def test_a_file_that_is_no_record_is_named_and_the_others_are_shown(
+    trace_home: Home, open_page: Open
+) -> None:
+    folder = trace_home.root / "routing"
+    (folder / "broken.parquet").write_bytes(b"PAR1")
+    record().save(folder / "nameless.parquet")
+    page = open_page(PAGE)
+    sentences = " ".join(error.value for error in page.error)
+    assert "broken.parquet is no routing record" in sentences
+    assert "nameless.parquet does not say what it is the routing of" in sentences
+    assert page.selectbox(key="routing").value == "device.csv (imported trace)"
+
+
 def test_a_trace_can_be_removed(trace_home: Home, open_page: Open) -> None:
     page = open_page(PAGE)
     page.button(key="trace_remove").click().run()

@@ -69,7 +69,7 @@ def quality_figure(
     series = [_series(policy, known, quality) for policy in dict.fromkeys(p.point.policy for p in known)]
     front = _front(known, quality)
     original = next((each for each in known if each.point.policy == ORIGINAL), None)
-    bounds = [Baseline(value=belady, label="Belady, original routing", axis="x")] if belady else []
+    bounds = [Baseline(value=belady, label="Belady", axis="x")] if belady else []
     if original is not None and quality != "delta_nll":
         bounds.append(Baseline(value=value(original.point), label="Original routing"))
     costs = [each.cost for each in known] + ([belady] if belady else [])
@@ -85,7 +85,11 @@ def quality_figure(
         baselines=tuple(bounds),
         note=f"Measured, {rule} caches of {slots} experts a layer."
         + (" Error bars: ± one standard error of the paired difference, over windows." if errors else "")
-        + (" Belady's line bounds every method that keeps the original routing." if belady else "")
+        + (
+            " Belady's line is of the original routing and bounds every method that keeps it."
+            if belady
+            else ""
+        )
         + " Grey points are dominated.",
         provenance=where.model_copy(update={"how": how}),
     )
