@@ -214,8 +214,8 @@ def latency(
     option: Annotated[
         list[str] | None,
         typer.Option(
-            help="A routing policy's store, as key=value: cache_share, slots, eviction, scope, direct, readers, "
-            "warm_up."
+            help="A routing policy's store, as key=value: cache_share, slots, eviction, scope, direct, "
+            "readers, prefetch, warm_up."
         ),
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or int8.")] = "float32",
@@ -241,7 +241,9 @@ def latency(
     if evaluation["kind"] == "latency":
         evaluation |= mask_settings
     elif mask_settings != {"batch": 1, "execution": "gathered", "prefill": "dense"}:
-        raise UserError("--batch, --execution and --prefill belong to mask policies, not to a mixture's routing.")
+        raise UserError(
+            "--batch, --execution and --prefill belong to mask policies, not to routing policies."
+        )
     with _Steps() as steps:
         laboratory = _laboratory(home, root, device, threads, steps.report)
         found = measure_point(
