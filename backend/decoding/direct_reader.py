@@ -43,6 +43,10 @@ class DirectReader:
 
     def __init__(self, path: Path, *, direct: bool = True) -> None:
         self.path = path
+        if not hasattr(os, "preadv"):
+            raise UserError(
+                "An expert store reads with preadv, which this system does not have; use Linux or macOS."
+            )
         try:
             self._file, self.bypass = _open(path, direct)
         except OSError as error:

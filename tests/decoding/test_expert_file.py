@@ -157,6 +157,9 @@ def test_a_system_without_any_way_past_says_so(layers, tmp_path, monkeypatch):
     monkeypatch.delattr(os, "posix_fadvise")
     with pytest.raises(UserError, match="no way past its page cache"):
         DirectReader(file.path)
+    monkeypatch.delattr(os, "preadv")
+    with pytest.raises(UserError, match="use Linux or macOS"):
+        DirectReader(file.path, direct=False)
 
 
 def test_a_memory_file_system_is_no_disk(layers):
