@@ -125,7 +125,7 @@ CATALOG.add(
         source=DerivedSource(
             base=DEFAULT_MODEL,
             folder=DERIVED_MOE,
-            weights_sha256="94fafab3e9561398495db78f6c0ec604feb5b33093c025c09d57d2c0025a29d3",
+            weights_sha256="7e09e2eed41cda6ca1fa2b2e0cb774fa048cfadb316f1c067da40e92b711567a",
         ),
         licence="Apache-2.0",
         notes=(
