@@ -47,8 +47,8 @@ def read_out(info: RoutingInfo, record: RoutingRecord, caches: Caches) -> None:
 
 
 def _held(record: RoutingRecord, caches: Caches) -> str:
-    return size(sum(min(caches.slots, n) * size for n, size in
-                      zip(record.experts_by_layer, record.bytes_by_layer, strict=True)))  # fmt: skip
+    each = zip(record.experts_by_layer, record.bytes_by_layer, strict=True)
+    return size(sum(min(caches.slots, experts) * one for experts, one in each))
 
 
 def _metric(label: str, value: str, aside: str) -> None:
