@@ -59,7 +59,7 @@ def training_table() -> str:
         "|---:|---:|---:|---:|---:|",
     ]
     lines = [json.loads(line) for line in (FOLDER / "training.jsonl").read_text().splitlines()]
-    for at in range(19, len(lines), 20):
+    for at in sorted({*range(19, len(lines), 20), len(lines) - 1}):
         line = lines[at]
         mean = np.mean([each["kl"] for each in lines[at - 19 : at + 1]])
         held = next(
