@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from backend.errors import UserError
 from backend.evaluation.overlap import Overlap, overlap
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from backend.experiments.laboratory import Laboratory
+
+M = TypeVar("M", bound=Method)
 
 WINDOW = 256
 """Tokens of one calibration sequence."""
@@ -73,7 +75,7 @@ class _Noted:
         return [*self.outcome.measurements(value_bytes), said]
 
 
-def with_a_text(laboratory: Laboratory, policy: Method) -> Method:
+def with_a_text(laboratory: Laboratory, policy: M) -> M:
     """Return the policy with a calibration text that there is: the stand-in where the default one is not."""
     if isinstance(policy, Calibrated) and policy.calibration == DEFAULT_TEXT:
         try:

@@ -39,6 +39,7 @@ def score_forced(
     text: list[int],
     stream: Stream,
     stop: Callable[[], None],
+    calibration: Any = None,
 ) -> None:
     """Score a policy on a text that the dense model wrote.
 
@@ -50,14 +51,15 @@ def score_forced(
         text: The dense text's tokens.
         stream: Where tokens and scores go.
         stop: Raises ``Cancelled`` when that was asked for.
+        calibration: What the policy fitted on its calibration text.
     """
     begun = time.perf_counter()
     reader, pieces = DenseReader(engine, setting.read), Pieces(setting.tokenizer, setting.prompt)
     account = Account(engine.anatomy, policy)
     if counts(policy):
-        chunks = _by_token(ready, setting, policy, text, account)
+        chunks = _by_token(ready, setting, policy, text, account, calibration)
     else:
-        chunks = _in_one_pass(engine, setting, policy, text, account)
+        chunks = _in_one_pass(engine, setting, policy, text, account, calibration)
     done = 0
     for logits, readings in chunks:
         stop()
@@ -83,12 +85,17 @@ def score_forced(
 
 
 def _by_token(
-    ready: Ready, setting: Setting, policy: Policy, text: list[int], account: Account
+    ready: Ready, setting: Setting, policy: Policy, text: list[int], account: Account, calibration: Any
 ) -> Iterator[Chunk]:
     """Feed the text token by token, as the policy would decode it. Yields logits # [T, V] and columns."""
     with ready(policy) as model:
         decoding = Decoding(
-            model, policy, setting.room, execution=execution_of(policy), prefill=setting.prefill
+            model,
+            policy,
+            setting.room,
+            execution=execution_of(policy),
+            prefill=setting.prefill,
+            calibration=calibration,
         )
         yield from _fed(decoding, setting, policy, text)
         if len(text) > 1:
@@ -115,7 +122,12 @@ def _fed(decoding: Decoding, setting: Setting, policy: Policy, text: list[int]) 
 
 
 def _in_one_pass(
-    engine: MaskedEngine, setting: Setting, policy: Policy, text: list[int], account: Account
+    engine: MaskedEngine,
+    setting: Setting,
+    policy: Policy,
+    text: list[int],
+    account: Account,
+    calibration: Any,
 ) -> Iterator[Chunk]:
     """Run prompt and text at once, masked. Yields logits # [T, V] and columns."""
     import torch
@@ -126,7 +138,9 @@ def _in_one_pass(
     shares = _Shares(engine, policy, ids.shape[1] - dense)
     hidden: Any = None  # a single token, which the prompt gave, needs none
     if ids.shape[1] > dense:
-        states, reading = engine.hidden_states(policy, ids, watch=shares, prompt=dense)
+        states, reading = engine.hidden_states(
+            policy, ids, calibration=calibration, watch=shares, prompt=dense
+        )
         account.merge(reading)
         hidden = states[0]
     for first in range(0, len(text), CHUNK):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backend.decoding.decoder import DecodingModel, ReadPrompt, read_densely, ready_for
 from backend.errors import UserError
+from backend.experiments.calibration import calibrate, with_a_text
 from backend.experiments.events import EventLog
 from backend.experiments.provenance import provenance
 from backend.experiments.runner import Clock
@@ -55,16 +56,21 @@ def run_generation(
     log.append("run_started", provenance=provenance(*laboratory.machine()))
     try:
         request = GenerationRequest.parse(folder.asked["spec"], f"run {folder.id}")
-        policies = request.plans()
+        policies = [with_a_text(laboratory, policy) for policy in request.plans()]
         subject = laboratory.subject(request.model, request.dtype)
         prompts = prompts_of(request, laboratory, subject.loaded.tokenizer)
         for prompt in prompts:
             limit = getattr(subject.loaded.config.get_text_config(), "max_position_embeddings", None)
             check_room(prompt, request.max_tokens, limit)
+        read = [prompt.ids for prompt in prompts]
+        fitted = [
+            calibrate(laboratory, request.model, request.dtype, policy, read).fitted for policy in policies
+        ]
         clock = Clock(len(prompts))
         for item, prompt in enumerate(prompts):
             checkpoint()
-            _Item(log, request, policies, subject, laboratory, folder.raise_if_cancelled).write(item, prompt)
+            stop = folder.raise_if_cancelled
+            _Item(log, request, policies, fitted, subject, laboratory, stop).write(item, prompt)
             clock.window_done()
             log.append("progress", done=clock.done, total=clock.total, seconds_left=clock.seconds_left())
             report(clock.done, clock.total)
@@ -86,6 +92,7 @@ class _Item:
         log: The run's events.
         request: What is asked.
         policies: The sides' policies, dense first.
+        fitted: What each fitted on its calibration text, or None.
         subject: The model.
         laboratory: Keeps prompts that were read.
         stop: Raises ``Cancelled`` when that was asked for.
@@ -96,11 +103,12 @@ class _Item:
         log: EventLog,
         request: GenerationRequest,
         policies: list[Policy],
+        fitted: list[Any],
         subject: Subject,
         laboratory: Laboratory,
         stop: Callable[[], None],
     ) -> None:
-        self._log, self._request, self._policies = log, request, policies
+        self._log, self._request, self._policies, self._fitted = log, request, policies, fitted
         self._subject, self._laboratory, self._stop = subject, laboratory, stop
 
     def write(self, item: int, prompt: Prompt) -> None:
@@ -119,8 +127,8 @@ class _Item:
             began=began,
         )
         sides = [
-            FreeSide(setting, policy, Stream(self._log, item, number, "free"), number == DENSE)
-            for number, policy in enumerate(self._policies)
+            FreeSide(setting, policy, Stream(self._log, item, number, "free"), number == DENSE, fitted)
+            for number, (policy, fitted) in enumerate(zip(self._policies, self._fitted, strict=True))
             if not why_no_text(policy)
         ]
         try:
@@ -159,10 +167,11 @@ class _Item:
                     side.step()
 
     def _force(self, item: int, setting: Setting, text: list[int]) -> None:
-        for number, policy in enumerate(self._policies[1:], start=1):
+        sides = zip(self._policies, self._fitted, strict=True)
+        for number, (policy, fitted) in list(enumerate(sides))[1:]:
             self._stop()
             stream = Stream(self._log, item, number, "forced")
-            score_forced(self._subject.engine, self._ready, setting, policy, text, stream, self._stop)
+            score_forced(self._subject.engine, self._ready, setting, policy, text, stream, self._stop, fitted)
 
     def _ready(self, policy: Policy) -> AbstractContextManager[DecodingModel]:
         return ready_for(self._subject.engine, policy, int8=self._request.dtype == "int8")

@@ -101,15 +101,18 @@ class FreeSide:
         policy: Its policy.
         stream: Where its tokens go.
         is_dense: It is the dense model itself, whose own logits are the reference.
+        calibration: What the policy fitted on its calibration text.
     """
 
-    def __init__(self, setting: Setting, policy: Policy, stream: Stream, is_dense: bool) -> None:
+    def __init__(
+        self, setting: Setting, policy: Policy, stream: Stream, is_dense: bool, calibration: Any = None
+    ) -> None:
         self.policy, self.stream, self.is_dense = policy, stream, is_dense
         self.tokens: list[int] = []
         self.seconds = 0.0
         self.ended: str | None = None
         self.first_token_s: float | None = None
-        self._setting = setting
+        self._setting, self._calibration = setting, calibration
         self._pieces = Pieces(setting.tokenizer, setting.prompt)
         self._ends = end_tokens(setting.tokenizer)
         self._unscored: list[tuple[int, Tensor]] = []
@@ -130,7 +133,12 @@ class FreeSide:
         """Make ready to decode; a side that reads the prompt under its policy does so now."""
         setting = self._setting
         self._decoding = Decoding(
-            model, self.policy, setting.room, execution=execution_of(self.policy), prefill=setting.prefill
+            model,
+            self.policy,
+            setting.room,
+            execution=execution_of(self.policy),
+            prefill=setting.prefill,
+            calibration=self._calibration,
         )
         self._meters = meters_for(self.policy, setting.value_bytes)
         if not self.is_dense:
