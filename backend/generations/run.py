@@ -34,6 +34,7 @@ def run_generation(
     laboratory: Laboratory,
     *,
     checkpoint: Callable[[], None] = lambda: None,
+    between_tokens: Callable[[], None] | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> str:
     """Write what a run folder asks for.
@@ -41,8 +42,9 @@ def run_generation(
     Args:
         folder: The run.
         laboratory: Models and texts.
-        checkpoint: Called between prompts, when the model is untouched; between tokens only a request to
-            stop is obeyed.
+        checkpoint: Called between prompts, when the model is untouched.
+        between_tokens: Called between tokens, when nothing else may use the model: the place to wait, or to
+            raise ``Cancelled``; by default a request to stop is obeyed.
         report: Told how many prompts of how many are done.
 
     Returns:
@@ -61,10 +63,10 @@ def run_generation(
         for prompt in prompts:
             limit = getattr(subject.loaded.config.get_text_config(), "max_position_embeddings", None)
             check_room(prompt, request.max_tokens, limit)
-        clock = Clock(len(prompts))
+        clock, stop = Clock(len(prompts)), between_tokens or folder.raise_if_cancelled
         for item, prompt in enumerate(prompts):
             checkpoint()
-            _Item(log, request, policies, subject, laboratory, folder.raise_if_cancelled).write(item, prompt)
+            _Item(log, request, policies, subject, laboratory, stop).write(item, prompt)
             clock.window_done()
             log.append("progress", done=clock.done, total=clock.total, seconds_left=clock.seconds_left())
             report(clock.done, clock.total)
