@@ -109,7 +109,8 @@ class Worker:
             if folder.asked["kind"] == "recording":
                 run_recording(folder, self.laboratory, checkpoint=checkpoint)
             elif folder.asked["kind"] in GENERATIONS:
-                run_generation(folder, self.laboratory, checkpoint=checkpoint)
+                held = partial(self._between_windows, folder, interruptible=False)
+                run_generation(folder, self.laboratory, checkpoint=checkpoint, between_tokens=held)
             else:
                 run_sweep(folder, self.laboratory, known_results(self.home), checkpoint=checkpoint)
         except UserError as error:

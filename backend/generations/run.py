@@ -35,6 +35,7 @@ def run_generation(
     laboratory: Laboratory,
     *,
     checkpoint: Callable[[], None] = lambda: None,
+    between_tokens: Callable[[], None] | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> str:
     """Write what a run folder asks for.
@@ -42,8 +43,9 @@ def run_generation(
     Args:
         folder: The run.
         laboratory: Models and texts.
-        checkpoint: Called between prompts, when the model is untouched; between tokens only a request to
-            stop is obeyed.
+        checkpoint: Called between prompts, when the model is untouched.
+        between_tokens: Called between tokens, when nothing else may use the model: the place to wait, or to
+            raise ``Cancelled``; by default a request to stop is obeyed.
         report: Told how many prompts of how many are done.
 
     Returns:
@@ -66,10 +68,9 @@ def run_generation(
         fitted = [
             calibrate(laboratory, request.model, request.dtype, policy, read).fitted for policy in policies
         ]
-        clock = Clock(len(prompts))
+        clock, stop = Clock(len(prompts)), between_tokens or folder.raise_if_cancelled
         for item, prompt in enumerate(prompts):
             checkpoint()
-            stop = folder.raise_if_cancelled
             _Item(log, request, policies, fitted, subject, laboratory, stop).write(item, prompt)
             clock.window_done()
             log.append("progress", done=clock.done, total=clock.total, seconds_left=clock.seconds_left())
