@@ -48,7 +48,3 @@ class AdapMoE(Rerouting):
         threshold = np.sqrt(self.theta / max(context.calibration, 1e-30))
         kept = (routes.ranked_probabilities[:, : routes.k] >= threshold).sum(axis=1)
         return first_ranks(routes, np.maximum(kept, 1))
-
-    def expected_experts(self, k: int) -> float | None:
-        """Return None: it depends on the router."""
-        return None

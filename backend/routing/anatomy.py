@@ -87,11 +87,6 @@ class MoEAnatomy:
     layers: dict[int, MoELayer]
 
     @property
-    def experts(self) -> int:
-        """N of the first mixture layer."""
-        return next(iter(self.layers.values())).size
-
-    @property
     def k(self) -> int:
         """K of the first mixture layer."""
         return next(iter(self.layers.values())).k

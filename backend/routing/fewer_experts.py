@@ -49,10 +49,6 @@ class ExpertPruning(Rerouting):
         """Keep the first K' ranks."""
         return first_ranks(routes, np.full(routes.tokens, self.experts))
 
-    def expected_experts(self, k: int) -> float:
-        """K'."""
-        return float(min(self.experts, k))
-
 
 @routing
 class TopP(Rerouting):
@@ -77,10 +73,6 @@ class TopP(Rerouting):
         """Keep the ranks that are needed; at least one."""
         held = np.cumsum(routes.ranked_probabilities[:, : routes.k - 1], axis=1, dtype=np.float64)
         return first_ranks(routes, 1 + (held < self.p).sum(axis=1))
-
-    def expected_experts(self, k: int) -> float | None:
-        """Return None: it depends on the router."""
-        return None
 
 
 @routing
@@ -134,7 +126,3 @@ class AdaptiveK(Rerouting):
         half = max(1, routes.k // 2)
         counts = np.where(entropy < self.low, 1, np.where(entropy < self.high, half, routes.k))
         return first_ranks(routes, counts)
-
-    def expected_experts(self, k: int) -> float | None:
-        """Return None: it depends on the router."""
-        return None

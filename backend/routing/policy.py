@@ -80,10 +80,6 @@ class RoutingPolicy(Method):
     def follow(self, routes: Routes, context: RoutingContext) -> None:
         """Take note of tokens that were routed as the model does (a prompt)."""
 
-    def expected_experts(self, k: int) -> float | None:
-        """Return how many experts a token uses under these settings, None if only a measurement tells."""
-        return float(k)
-
 
 class Rerouting(RoutingPolicy):
     """A policy that changes the model's own choice."""
