@@ -137,7 +137,7 @@ def policy_keeps(policy: Policy, layers: int) -> dict[HookSite, list[float]]:
         shares = {"mlp_in": [each[0] for each in of_layers], "mlp_mid": [each[1] for each in of_layers]}
         return {site: shares[site] for site in sites}
     keep = getattr(policy, "keep", None)
-    if sites == ["mlp_mid"] and isinstance(keep, int | float):
+    if sites == ["mlp_mid"] and isinstance(keep, int | float) and not policy.threshold_kept:
         return {"mlp_mid": [float(keep)] * layers}
     if not sites:
         return {}

@@ -19,7 +19,6 @@ from backend.devices.outcome import Simulation
 from backend.devices.profiles import DEVICES, DeviceProfile
 from backend.devices.shapes import ModelShape, find_shape
 from backend.devices.simulator import Simulator
-from backend.errors import UserError
 from backend.sparsity.policy import Policy
 
 
@@ -32,7 +31,6 @@ def simulate(
     recorded: Sequence[RecordedHook] | None = None,
     hits: HitLaw | Mapping[HookSite, float] = "uniform",
     settings: SimulatorSettings | None = None,
-    predictor_weights: int = 0,
 ) -> Simulation:
     """Simulate one policy at one DRAM size.
 
@@ -45,7 +43,6 @@ def simulate(
             densities from the policy's settings and hit rates from ``hits``.
         hits: A law, or each site's hit rate, used without a recording.
         settings: What is assumed: the careful model by default, ``SimulatorSettings.paper()`` the paper's.
-        predictor_weights: Weights of the policy's mask predictors over all layers.
 
     Returns:
         Tokens a second beside the dense model's, hit rate, memory, where the time goes.
@@ -60,7 +57,6 @@ def simulate(
         recorded=recorded,
         hits=hits,
         settings=settings,
-        predictor_weights=predictor_weights,
     )
     return simulator.curve(dram_gb).at(0)
 
@@ -73,19 +69,17 @@ def simulator_of(
     recorded: Sequence[RecordedHook] | None = None,
     hits: HitLaw | Mapping[HookSite, float] = "uniform",
     settings: SimulatorSettings | None = None,
-    predictor_weights: int = 0,
 ) -> Simulator:
     """Return the simulator of a policy, for many DRAM sizes at once: ``.curve([2.0, 2.5, 3.0])``.
 
     Arguments and errors as :func:`simulate`.
     """
-    if predictor_weights < 0:
-        raise UserError("The number of predictor weights cannot be negative.")
     settings = settings or SimulatorSettings()
     profile = DEVICES[device] if isinstance(device, str) else device
     sizes = find_shape(shape) if isinstance(shape, str) else shape
     hooks = _hooks(sizes, policy, recorded, hits, settings)
-    return Simulator(profile, sizes, hooks, settings, predictor_weights)
+    own = sizes.layers * policy.own_weights(sizes.hidden_size, sizes.neurons)
+    return Simulator(profile, sizes, hooks, settings, own)
 
 
 def _hooks(

@@ -42,7 +42,10 @@ class Reading:
         self.tokens = 0
         self._mlp: dict[int, float] = dict.fromkeys(anatomy.mlps, 0.0)
         self._first = min(anatomy.mlps)
-        self._own = {layer: policy.own_weights(mlp) / mlp.weights for layer, mlp in anatomy.mlps.items()}
+        self._own = {
+            layer: policy.own_weights(mlp.hidden_size, mlp.neurons) / mlp.weights
+            for layer, mlp in anatomy.mlps.items()
+        }
         self._attention: dict[tuple[int, Literal["attn_in", "attn_out"]], float] = {}
         self._tallies: dict[str, Tally] = {}
 

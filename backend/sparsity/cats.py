@@ -39,6 +39,7 @@ class CATS(Calibrated, NeuronPruning):
         "share kept is near ρ, not ρ: compare it at its measured density."
     )
     needs: ClassVar = frozenset({"gate"})
+    threshold_kept: ClassVar[bool] = True
 
     def mlp_mid(self, activations: Activations, context: Context) -> Tensor | None:
         """Keep the neurons whose gate reaches the threshold. # [B, T, n]"""

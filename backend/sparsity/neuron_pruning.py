@@ -52,7 +52,7 @@ class NeuronPruning(Policy):
         """Return the MLP density below which this method cannot go: what it reads for its score."""
         return len(cls.needs - cls.uncharged) / 3
 
-    def expected_density(self) -> float:
+    def expected_density(self) -> float | None:
         """Return the MLP density these settings stand for (before rounding k)."""
         floor = self.density_floor()
         return floor + (1 - floor) * self.keep

@@ -146,6 +146,8 @@ class Policy(Method):
     """What it drops at ``attn_out`` are whole heads, known beforehand: their queries are skipped too."""
     needs_prompt: ClassVar[bool] = False
     """It makes its masks of a prompt that runs dense; without one it keeps everything."""
+    threshold_kept: ClassVar[bool] = False
+    """How much it keeps varies from token to token: its settings do not fix the share."""
     prompt_alone: ClassVar[bool] = False
     """What ``prepare`` returns is made of the prompt alone and holds for all that is decoded after it."""
 
@@ -154,8 +156,8 @@ class Policy(Method):
         """What is read beside the masked pass, in dense tokens' weights a token (passes that renew masks)."""
         return 0.0
 
-    def own_weights(self, mlp: GatedMLP) -> int:
-        """Return how many weights of its own (a predictor's) the policy reads for a token in one layer."""
+    def own_weights(self, hidden_size: int, neurons: int) -> int:
+        """Return how many weights of its own (a predictor's) the policy reads a token in a layer of d × n."""
         return 0
 
     @classmethod

@@ -51,9 +51,13 @@ class TrainedPredictor(Calibrated, NeuronPruning):
     learning_rate: float = setting(2e-3, "Adam's step size.", gt=0, le=1)
     seed: int = setting(0, "Seed of initial weights and of the order of tokens.", ge=0)
 
-    def own_weights(self, mlp: GatedMLP) -> int:
+    def own_weights(self, hidden_size: int, neurons: int) -> int:
         """Return r·(d + n)."""
-        return self.rank * (mlp.hidden_size + mlp.neurons)
+        return self.rank * (hidden_size + neurons)
+
+    def expected_density(self) -> float | None:
+        """Return None: what the predictor reads itself depends on the model's sizes."""
+        return None
 
     def score(self, activations: Activations, context: Context) -> Tensor:
         """Score neurons by the predictor. # [B, T, n]"""

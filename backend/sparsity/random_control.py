@@ -66,7 +66,7 @@ class RandomPruning(NeuronPruning):
         mask = top_k_mask(scores, kept_count(self.keep, context.heads)).to(x.device)
         return mask.repeat_interleave(x.shape[-1] // context.heads, dim=-1)
 
-    def expected_density(self) -> float:
+    def expected_density(self) -> float | None:
         """Return the MLP density these settings stand for (before rounding k)."""
         return 1.0 if self.units == "heads" else super().expected_density()
 

@@ -252,13 +252,18 @@ def test_every_policy_reads_what_its_settings_say(
 
 
 def test_predictors_are_resident_and_read():
-    policy = make_policy("random", {"keep": 0.4})
-    plain = simulate("apple-a18", "phi-3-medium", 4.0, policy)
-    found = simulate("apple-a18", "phi-3-medium", 4.0, policy, predictor_weights=10_000_000)
-    assert found.static_gb == pytest.approx(plain.static_gb + 0.02)
-    assert found.seconds_by_part["predictor"] == pytest.approx(2e7 / 60e9)
+    plain = simulate("apple-a18", "phi-3-medium", 4.0, make_policy("random", {"keep": 0.4}))
+    found = simulate("apple-a18", "phi-3-medium", 4.0, make_policy("predictor", {"keep": 0.4, "rank": 64}))
+    own = 40 * 64 * (5120 + 17920)  # weights of 16 bits: layers · r · (d + n)
+    assert found.static_gb == pytest.approx(plain.static_gb + 2 * own / 1e9)
+    assert found.seconds_by_part["predictor"] == pytest.approx(2 * own / 60e9)
     assert found.dense_tokens_per_s == plain.dense_tokens_per_s
     assert found.tokens_per_s < plain.tokens_per_s
+
+
+def test_a_threshold_fixes_no_share_to_simulate():
+    with pytest.raises(UserError, match="do not fix what it keeps"):
+        simulate("apple-a18", "phi-3-medium", 4.0, make_policy("cats", {}))
 
 
 def test_a_cold_start_costs_one_filling_of_the_caches():
@@ -282,7 +287,6 @@ def test_a_cold_start_costs_one_filling_of_the_caches():
         (lambda: run(recorded=[]), "empty"),
         (lambda: run(recorded=recording(0)[:3]), "nothing for layer 1"),
         (lambda: run(recorded=recording(0), settings=SimulatorSettings(start="warm")), "choose a cold one"),
-        (lambda: run(predictor_weights=-1), "negative"),
         (lambda: SimulatorSettings.paper(dram=3), "no setting 'dram'"),
         (lambda: SimulatorSettings.parse({"split": "manual"}, "simulator"), "input_share"),
         (lambda: SimulatorSettings.parse({"mlp_bits": 0}, "simulator"), "mlp_bits"),
