@@ -68,7 +68,7 @@ def written(page: Page) -> int:
 
 
 def badge(page: Page, status: str) -> None:
-    expect(page.get_by_test_id("stMarkdownBadge").get_by_text(status)).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".stMarkdownBadge").get_by_text(status)).to_be_visible(timeout=PATIENCE)
 
 
 def ended(home: Home, run: str) -> None:
