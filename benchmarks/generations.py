@@ -28,6 +28,8 @@ from backend.results import Store
 from docs.screenshots import CHROMIUM, FLAGS, running_app, settle
 
 PROMPT = "Tell me how a lighthouse works."
+LONG_PROMPT = "The history of the sea begins with"
+"""One that the model goes on from without an end, greedily."""
 COLOURS = ("MLP density", "Rank under dense, log10", "Δlog p (sparse − dense)", "KL(dense‖sparse)")
 _COLOURED = """
 ([side, count, before]) => {
@@ -40,12 +42,12 @@ _COLOURED = """
 """
 
 
-def ask(home: Home, tokens: int, seed: int, temperature: float = 0.0) -> str:
+def ask(home: Home, tokens: int, seed: int, prompt: str = PROMPT) -> str:
     """Submit a generation of dense and DIP; return its run."""
     request = GenerationRequest.parse(
         {
-            "prompts": (PROMPT,), "policies": ({"method": "dip", "density": 0.5},), "max_tokens": tokens,
-            "seed": seed, "temperature": temperature, "style": "raw", "forced": False,
+            "prompts": (prompt,), "policies": ({"method": "dip", "density": 0.5},), "max_tokens": tokens,
+            "seed": seed, "style": "raw", "forced": False,
         },
         "benchmark",
     )  # fmt: skip
@@ -83,11 +85,12 @@ def recolour_seconds(page: Page, base: str, run: str, tokens: int) -> list[float
     before = page.wait_for_function(_COLOURED, arg=[1, tokens, ""]).json_value()
     found = []
     for colour in COLOURS:
-        page.get_by_role("combobox", name="Colour by").click()
-        option = page.get_by_role("option", name=colour, exact=True)
-        option.wait_for()
+        box = page.get_by_role("combobox", name="Colour by")
+        box.click()
+        box.fill(colour)
+        page.wait_for_timeout(500)
         begun = time.perf_counter()
-        option.click()
+        page.keyboard.press("Enter")
         before = page.wait_for_function(_COLOURED, arg=[1, tokens, before], polling=5).json_value()
         found.append(time.perf_counter() - begun)
     return found
@@ -107,7 +110,7 @@ def main() -> None:
         store.ingest()
         times = first_token_seconds(home, store, asked.repeats)
         print(f"first token: median {statistics.median(times):.2f} s, worst {max(times):.2f} s")
-        long = ask(home, asked.tokens, 1, temperature=1.0)
+        long = ask(home, asked.tokens, 1, prompt=LONG_PROMPT)
         wait_for(RunFolder.open(home, long), "run_finished")
         store.ingest()
         count = store.rows("SELECT min(tokens) FROM generation_ends WHERE run_id = $run", {"run": long})[0][0]

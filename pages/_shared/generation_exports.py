@@ -8,7 +8,7 @@ import streamlit as st
 
 from backend.errors import UserError
 from backend.figures import strip_files
-from backend.figures.generations import Colour
+from backend.figures.generations import Colour, shown_tokens
 from backend.results.generations import Form, Generation
 from backend.results.queries import StoredRun
 from pages._shared.paper_open import ADDRESS_KEY, PAGE, of_specs, open_figure
@@ -18,8 +18,7 @@ from pages._shared.store import OpenStore
 
 def exports(opened: OpenStore, shown: Generation, run: StoredRun, form: Form, colour: Colour) -> None:
     """Show the downloads of what is shown, once it is written."""
-    specs = strip_files.specs_of(shown, form, colour)
-    if run.status in UNFINISHED or not specs:
+    if run.status in UNFINISHED or not any(shown_tokens(shown, side, form) for side in shown.sides):
         return
     files: list[tuple[str, str, str, Callable[[], bytes]]] = [
         ("HTML", "html", "text/html", lambda: strip_files.to_html(shown, form, colour, run.spec)),
@@ -39,6 +38,7 @@ def exports(opened: OpenStore, shown: Generation, run: StoredRun, form: Form, co
             help="Save these strips as a figure and set it for a paper.",
         ):  # fmt: skip
             try:
+                specs = strip_files.specs_of(shown, form, colour)
                 id = open_figure(opened.home, of_specs(opened.store, *specs))
             except UserError as error:
                 st.error(str(error), icon=":material/error:")

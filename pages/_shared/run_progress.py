@@ -72,7 +72,7 @@ def run_now(opened: OpenStore, run_id: str, unfinished: bool) -> StoredRun | Non
         unfinished: The page was drawn while it ran: once it has ended, the whole page is drawn anew.
     """
     try:
-        opened.refresh(at_once=True)
+        opened.refresh(at_once=unfinished)  # one that has ended needs no look at each click
     except UserError as error:
         st.error(str(error), icon=":material/error:")
         return None

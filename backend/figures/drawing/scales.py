@@ -8,6 +8,7 @@ print. Diverging: ColorBrewer's RdBu turned around. Both are told apart by reade
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,11 +51,17 @@ def limits(scale: ColourScale, values: Sequence[Sequence[float | None]]) -> tupl
 
 def colour_at(kind: str, share: float) -> tuple[float, float, float]:
     """Return the colour at a share of a scale's length, as red, green and blue from 0 to 1."""
-    stops = [tuple(int(stop[i : i + 2], 16) / 255 for i in (1, 3, 5)) for stop in STOPS[kind]]
+    stops = _parsed(kind)
     place = min(max(share, 0.0), 1.0) * (len(stops) - 1)
     left = min(int(place), len(stops) - 2)
     red, green, blue = (a + (place - left) * (b - a) for a, b in zip(*stops[left : left + 2], strict=True))
     return red, green, blue
+
+
+@cache
+def _parsed(kind: str) -> list[tuple[float, ...]]:
+    """Return a scale's stops as red, green and blue: a strip asks for hundreds of colours at once."""
+    return [tuple(int(stop[i : i + 2], 16) / 255 for i in (1, 3, 5)) for stop in STOPS[kind]]
 
 
 def ink_on(colour: tuple[float, float, float]) -> str:
