@@ -66,14 +66,16 @@ def cell_id(policy: Method, model: str = MODEL) -> str:
     return f"{abs(hash((policy.name, settings, model))):016x}"[:16]
 
 
-def finished(policy: Method, miss_rate: float, delta: float, model: str = MODEL) -> dict[str, Any]:
+def finished(
+    policy: Method, miss_rate: float, delta: float, model: str = MODEL, k: int = K
+) -> dict[str, Any]:
     """Return the ``cell_finished`` event of a made-up routing."""
     numbers: list[tuple[str, float, float | None]] = [
         ("perplexity", 20 * float(np.exp(delta)), 0.5), ("nll", float(np.log(20) + delta), 0.02),
         ("delta_nll", delta, 0.002), ("kl", 1.2 * abs(delta), 0.001), ("agreement", 1 - abs(delta), 0.01),
-        ("miss_rate", miss_rate, None), ("misses_per_token", miss_rate * K * len(LAYERS), None),
-        ("miss_bytes_per_token", miss_rate * K * len(LAYERS) * EXPERT_BYTES, None),
-        ("experts_per_token", float(K), None), ("routing_change", 5 * abs(delta), None),
+        ("miss_rate", miss_rate, None), ("misses_per_token", miss_rate * k * len(LAYERS), None),
+        ("miss_bytes_per_token", miss_rate * k * len(LAYERS) * EXPERT_BYTES, None),
+        ("experts_per_token", float(k), None), ("routing_change", 5 * abs(delta), None),
         ("routing_agreement", 1 - 5 * abs(delta), None), ("lost_mass", abs(delta), None),
         *((f"miss_rate_{layer}", miss_rate * (0.8 + 0.1 * i), None) for i, layer in enumerate(LAYERS)),
     ]  # fmt: skip
@@ -95,7 +97,7 @@ def write_moe(home: Home, model: str = MODEL, run: str = RUN) -> Home:
     for policy, k, delta in blind:
         made = record(k)
         save_routing_record(home, made, cell_id(policy, model), described(policy, model), {"run": run})
-        events.append(finished(policy, made.curve("lru").miss_rate(EXPERTS // 2), delta, model))
+        events.append(finished(policy, made.curve("lru").miss_rate(EXPERTS // 2), delta, model, k))
     own = record()
     for share in SHARES:
         at = own.curve("lru").miss_rate(int(share * EXPERTS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from backend.figures.moe import (
     time_of,
     traffic_map,
 )
-from backend.figures.moe.compared import exact_curves, placed_points, stored_lines
+from backend.figures.moe.compared import exact_curves, fair_cost, placed_points, stored_lines
 from backend.figures.moe.layers import worst_layers
 from backend.figures.moe.quality import quality_figure
 from backend.figures.moe.times import TimeRow
@@ -199,9 +200,10 @@ def test_quality_stands_against_misses_at_one_size(stored: Stored) -> None:
     assert original.cost == pytest.approx(100 * record().curve("lru").miss_rate(9))
     assert {each.point.slots for each in by_policy["cache_prior"]} == {8}
     assert [each.exact for each in by_policy["expert_pruning"]] == [True, True]
-    spec = quality_figure(placed, "x", slots=9, rule="LRU", belady=12.0)
+    loads = placed_points(measured, "misses_per_token", 8, "lru", load)
+    spec = quality_figure(loads, "x", cost="misses_per_token", slots=8, rule="LRU", belady=12.0)
     front = next(series for series in spec.series if series.name == "front")
-    costs = {each.point.cell_id: (each.cost, each.point.delta_nll.value) for each in placed}
+    costs = {each.point.cell_id: (each.cost, each.point.delta_nll.value) for each in loads}
     for x, y in zip(front.x, front.y, strict=True):
         assert not any((a <= x and b < y) or (a < x and b <= y) for a, b in costs.values())
     prior = next(series for series in spec.series if series.name == "cache_prior")
@@ -209,8 +211,43 @@ def test_quality_stands_against_misses_at_one_size(stored: Stored) -> None:
     assert prior.y == pytest.approx([0.02 * strength**2 for strength in LAMBDAS])
     assert prior.y_err == (0.002,) * 3
     assert spec.baselines[0].value == 12.0
+    assert spec.provenance.how == ("measured", "oracle")
+    assert "oracle" in spec.note
     assert quality_figure(placed, "x", slots=9, rule="LRU").baselines == ()
     draws(spec)
+
+
+def test_points_of_another_cache_than_the_figures_say_so(stored: Stored) -> None:
+    measured = sources(stored)[0]
+    placed = placed_points(measured, "misses_per_token", 9, "lru", load)
+    spec = quality_figure(placed, "x", cost="misses_per_token", slots=9, rule="LRU")
+    assert "measured with caches of 8 experts, the nearest stored" in spec.note
+    same = placed_points(measured, "misses_per_token", 8, "lru", load)
+    assert "nearest" not in quality_figure(same, "x", cost="misses_per_token", slots=8, rule="LRU").note
+
+
+def test_a_panel_between_stored_sizes_stands_at_the_nearest_one(stored: Stored) -> None:
+    settings = {"routing": MODEL, "slots": 9, "cost": "misses_per_token"}
+    spec = RECIPES["routing_quality"].parse(settings, "panel").draw(stored)
+    assert "caches of 8 experts" in spec.title
+    assert "caches of 8 experts a layer, the stored size nearest to 9" in spec.note
+    assert spec.baselines[0].value == pytest.approx(record().misses_per_token(8, "belady"))
+    (own,) = (series for series in spec.series if series.name == "original")
+    assert own.x == pytest.approx([record().misses_per_token(8, "lru")])
+
+
+def test_miss_rates_of_unequal_k_make_no_front(stored: Stored) -> None:
+    measured = sources(stored)[0]
+    rates = placed_points(measured, "miss_rate", 8, "lru", load)
+    spec = quality_figure(rates, "x", slots=8, rule="LRU")
+    assert "front" not in {series.name for series in spec.series}
+    assert not any(grey for series in spec.series for grey in series.faded)
+    assert "Points use 2 to 4 experts a token in a layer" in spec.note
+    assert fair_cost(measured, record()) == "miss_bytes_per_token"
+    alike = [each for each in rates if each.point.policy != "expert_pruning"]
+    assert "front" in {series.name for series in quality_figure(alike, "x", slots=8, rule="LRU").series}
+    equal = replace(measured, points=tuple(each.point for each in alike))
+    assert fair_cost(equal, record()) == "miss_rate"
 
 
 def test_bytes_are_counted_where_k_differs(stored: Stored) -> None:
