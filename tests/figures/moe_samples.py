@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from backend.experiments.evaluations.routing import RECORDED_RULES
 from backend.experiments.routing_records import save_routing_record
 from backend.home import Home
 from backend.methods import Method, make_method
@@ -43,7 +44,7 @@ def record(k: int = K) -> RoutingRecord:
     """Return the record of made-up selections."""
     return RoutingRecord.of(
         selections(k), lengths=[WINDOW] * WINDOWS, expert_bytes=EXPERT_BYTES, model=MODEL,
-        about={"dense_bytes": 5_000_000},
+        about={"dense_bytes": 5_000_000}, rules=RECORDED_RULES,
     )  # fmt: skip
 
 
@@ -108,25 +109,29 @@ def write_moe(home: Home, model: str = MODEL, run: str = RUN) -> Home:
     return home
 
 
-def timed(policy: Method, share: float, tokens_per_s: float) -> dict[str, Any]:
+def timed(
+    policy: Method, share: float, tokens_per_s: float, resident_ms: float = 20.0, **asked: Any
+) -> dict[str, Any]:
     """Return the ``cell_finished`` event of a made-up decoding with experts on disk."""
     said = described(policy)
-    said["evaluation"] = {"version": 1, "kind": "expert_store", "cache_share": share, "text": TEXT}
+    said["evaluation"] = {"version": 1, "kind": "expert_store", "cache_share": share, "text": TEXT} | asked
     ms = 1e3 / tokens_per_s
     numbers = {
         "tokens_per_s": tokens_per_s, "ms_per_token_median": ms, "ms_per_token_p10": 0.9 * ms,
-        "ms_per_token_p90": 1.3 * ms, "resident_ms_per_token_median": 20.0,
-        "stock_ms_per_token_median": 25.0, "speed_of_resident": 20.0 / ms, "miss_rate": 1 - share,
-        "loaded_bytes_per_token": 1e6, "waiting_share": 0.4, "cached_share": share, "disturbed_rounds": 0.0,
+        "ms_per_token_p90": 1.3 * ms, "resident_ms_per_token_median": resident_ms,
+        "stock_ms_per_token_median": 1.25 * resident_ms, "speed_of_resident": resident_ms / ms,
+        "miss_rate": 1 - share, "loaded_bytes_per_token": 1e6, "waiting_share": 0.4, "cached_share": share,
+        "disturbed_rounds": 0.0,
     }  # fmt: skip
+    spread = ("ms_per_token_median", "speed_of_resident")
     measurements = [
-        {"metric": m, "value": v, "stderr": 0.02 * v if m == "ms_per_token_median" else None, "n": 384,
-         "unit": "", "how": "measured"}
+        {"metric": m, "value": v, "stderr": 0.02 * v if m in spread else None, "n": 384, "unit": "",
+         "how": "measured"}
         for m, v in numbers.items()
     ]  # fmt: skip
     return {
-        "kind": "cell_finished", "cell": f"speed-{policy.name}-{share}", "description": said,
-        "measurements": measurements, "windows": {}, "seconds": 20.0,
+        "kind": "cell_finished", "cell": f"speed-{policy.name}-{share}-{resident_ms}-{asked}",
+        "description": said, "measurements": measurements, "windows": {}, "seconds": 20.0,
     }  # fmt: skip
 
 
