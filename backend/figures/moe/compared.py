@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from backend.experiments.routing_records import RoutingInfo
 from backend.figures.moe.findings import BUDGET, best_within
 from backend.figures.moe.grid import ORIGINAL, GridPoint, at_slots, experts_used, variants
+from backend.figures.moe.layers import Load
 from backend.figures.moe.quality import COSTS, Cost, Placed
 from backend.figures.moe.sources import RoutingSource
 from backend.residency import Eviction, MissCurve, RoutingRecord
 from backend.residency.routing_record import Start
-
-Load = Callable[[RoutingInfo], RoutingRecord]
 
 
 def cost_of(

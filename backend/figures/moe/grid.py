@@ -117,9 +117,12 @@ def experts_used(points: Iterable[GridPoint]) -> tuple[float, float] | None:
     Where they differ, miss rates are shares of different numbers and do not compare; misses do.
     """
     known = [p.values["experts_per_token"] for p in points if "experts_per_token" in p.values]
-    if not known or max(known) - min(known) < _AS_MANY:
-        return None
-    return min(known), max(known)
+    return (min(known), max(known)) if differ(known) else None
+
+
+def differ(used: Sequence[float]) -> bool:
+    """Return whether numbers of experts a token are not all the same."""
+    return bool(used) and max(used) - min(used) >= _AS_MANY
 
 
 def variants(points: Sequence[GridPoint]) -> dict[tuple[tuple[str, Any], ...], list[GridPoint]]:

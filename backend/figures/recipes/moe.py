@@ -141,7 +141,9 @@ class LifetimesPanel(CacheRecipe):
         if not record.routings:
             raise UserError("This routing was stored without its selections, so lifetimes are not known.")
         found = {rule: lifetimes_in(record, slots, rule, start) for rule in RULES_SHOWN}
-        return lifetime_figure(found, source.label, slots, record.tokens_kept, source.origin(info))
+        return lifetime_figure(
+            found, source.label, slots, record.tokens_kept, source.origin(info), of=record.tokens
+        )
 
 
 @recipe("routing_quality")
