@@ -522,7 +522,9 @@ def export_trace(
     """Write a stored routing as a trace (route_trace v1, CSV) that other tools read."""
     from backend.experiments.routing_records import find_routing
     from backend.residency import RoutingRecord, route_trace_lines
+    from backend.residency.eviction import rule_code
 
+    rule_code(eviction)  # a rule that there is not is refused, also where no cache asks for one
     record = RoutingRecord.load(find_routing(Home.resolve(home), routing).path)
     lines = list(route_trace_lines(record, slots, eviction))  # type: ignore[arg-type]
     try:

@@ -61,6 +61,7 @@ def test_a_trace_goes_in_and_comes_out(backend, trace, tmp_path):
         (["export-trace", "device.csv", "-o", "x.csv", "--slots", "2"], "cannot serve a token that uses 4"),
         (["export-trace", "device.csv", "-o", "x.csv", "--slots", "8", "--eviction", "lur"],
          "did you mean 'lru'?"),
+        (["export-trace", "device.csv", "-o", "x.csv", "--eviction", "lur"], "did you mean 'lru'?"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_sentence(backend, trace, arguments, sentence, tmp_path, monkeypatch):

@@ -80,8 +80,11 @@ def read(path: Path) -> RoutingRecord:
     try:
         rows = pq.read_table(path).to_pylist()
         return _record(said, rows)
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a routing record.") from error
+    except (OSError, pa.ArrowException, LookupError, TypeError, ValueError, zlib.error) as error:
+        raise UserError(
+            f"{path} is damaged and cannot be read as a routing record; remove it, and measure or import it "
+            "again."
+        ) from error
 
 
 def _record(said: dict[str, Any], rows: list[dict[str, Any]]) -> RoutingRecord:

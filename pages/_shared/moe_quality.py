@@ -8,7 +8,8 @@ from backend.experiments.routing_records import RoutingInfo
 from backend.figures import QUALITY
 from backend.figures.curves import title_of
 from backend.figures.moe import ORIGINAL, GridPoint, RoutingSource, at_slots, quality_figure, quality_finding
-from backend.figures.moe.compared import cost_of, misses_of, placed_points
+from backend.figures.moe.compared import cost_of, fair_cost, misses_of, placed_points
+from backend.figures.moe.grid import nearest_stored
 from backend.figures.moe.miss_rates import TITLES
 from backend.figures.moe.policies import strength_of, symbol_of
 from backend.figures.moe.quality import COSTS, Cost
@@ -59,23 +60,24 @@ def quality(
         metric = metrics[address.choice("Quality (vertical)", list(metrics), "quality", width=260,
                                         default=list(metrics)[1])]  # fmt: skip
         costs: dict[str, Cost] = {f"{name} ({unit})": cost for cost, (name, unit, _) in COSTS.items()}
-        cost = costs[address.choice("Misses (horizontal)", list(costs), "cost", width=300)]
-    placed = placed_points(source, cost, caches.slots, caches.rule, record_of)
+        fair = next(name for name, cost in costs.items() if cost == fair_cost(source, record))
+        cost = costs[address.choice("Misses (horizontal)", list(costs), "cost", default=fair, width=300)]
+    slots = nearest_stored(source.points, caches.slots, caches.rule)
+    placed = placed_points(source, cost, slots, caches.rule, record_of)
     if not placed:
         st.info(f"No routing was measured with {TITLES[caches.rule]} caches.")
         return
     where = source.origin(info, [each.point for each in placed])
-    belady = cost_of(record, cost, caches.slots, "belady", source.start)
+    belady = cost_of(record, cost, slots, "belady", source.start)
     spec = quality_figure(
-        placed, source.label, quality=metric, cost=cost, slots=caches.slots, rule=TITLES[caches.rule],
-        belady=belady, where=where,
+        placed, source.label, quality=metric, cost=cost, slots=slots, rule=TITLES[caches.rule],
+        asked=caches.slots, belady=belady, where=where,
     )  # fmt: skip
     show_figure(spec, "front", height=460)
-    aware = at_slots(source.points, caches.slots, caches.rule)
-    if aware and aware[0].slots != caches.slots:
+    if slots != caches.slots:
         st.caption(
-            f"Routings that look at the cache were measured with {aware[0].slots} experts, the stored size "
-            f"nearest to {caches.slots}; the others are exact at {caches.slots}."
+            f"Drawn for caches of {slots} experts, the stored size nearest to {caches.slots}: routings that "
+            "look at the cache were measured with it, and the others are taken at the same size."
         )
 
 

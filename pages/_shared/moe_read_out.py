@@ -6,6 +6,7 @@ import streamlit as st
 
 from backend.errors import UserError
 from backend.experiments.routing_records import RoutingInfo
+from backend.figures.moe import BEYOND
 from backend.residency import RoutingRecord
 from pages._shared.moe_controls import Caches
 from pages._shared.moe_data import curve_of, lifetimes_of
@@ -24,7 +25,7 @@ def read_out(info: RoutingInfo, record: RoutingRecord, caches: Caches) -> None:
     tokens = curve.tokens / len(record.layers)  # a layer's tokens: each token comes once a layer
     missed, bound = curve.miss_rate(capacity), best.miss_rate(capacity)
     loads = curve.misses(capacity) / max(1.0, tokens)
-    st.markdown("**Measured**, the original routing")
+    st.markdown("**Recorded**, the original routing; misses walked exactly, Belady's as an oracle")
     with st.container(horizontal=True, key="measured"):
         _metric("Miss rate", f"{missed:.1%}", f"Belady {bound:.1%}")
         _metric("Loaded per token", f"{loads:.3g} experts", "all layers")
@@ -38,7 +39,8 @@ def read_out(info: RoutingInfo, record: RoutingRecord, caches: Caches) -> None:
             found = lifetimes_of(info, caches.slots, caches.start)[caches.rule]
             median = found.median()
             value = "–" if median is None else f"{median} tokens"
-            _metric("Median lifetime", value, f"{found.censored_share:.0%} still resident")
+            aside = BEYOND if median is None else f"{found.censored_share:.0%} still resident"
+            _metric("Median lifetime", value, aside)
     if caches.scope == "global":
         st.caption(
             f"One cache of {caches.capacity:,} experts for all {caches.layers} layers: the memory of "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pandas as pd
 import streamlit as st
 
@@ -16,6 +18,7 @@ from backend.figures.moe import (
     layer_figure,
     lifetime_figure,
     model_label,
+    policy_line,
     speed_figure,
     stored_time,
     time_figure,
@@ -27,7 +30,7 @@ from backend.residency import EVICTIONS, Eviction, RoutingRecord
 from pages._shared.address import Address
 from pages._shared.figures import show_figure
 from pages._shared.moe_controls import Caches
-from pages._shared.moe_data import layer_rates, lifetimes_of, speeds_of
+from pages._shared.moe_data import layer_rates, lifetimes_of, record_of, speeds_of
 from pages._shared.store import OpenStore
 from pages._shared.text import size
 
@@ -67,9 +70,12 @@ def by_layer(
     """Show miss rates layer by layer, those of the chosen policy beside them."""
     stored = None
     if chosen is not None:
-        rates = layer_rates(opened, chosen.cell_id)
-        if all(layer in rates for layer in record.layers):
-            stored = chosen.policy, chosen.title, [rates[layer] for layer in record.layers]
+        stored = policy_line(
+            source, chosen, record, caches.slots, caches.rule, caches.start, record_of,
+            partial(layer_rates, opened),
+        )  # fmt: skip
+        if stored is None:
+            st.caption(f"{chosen.title} was not measured by layer with such caches: left out here.")
     spec = layer_figure(
         record,
         source.label,
@@ -77,7 +83,7 @@ def by_layer(
         caches.rule,
         caches.start,
         stored=stored,
-        where=source.origin(info),
+        where=source.origin(info, [] if stored is None or chosen is None else [chosen]),
     )
     show_figure(spec, "layers", height=360, paper=(5.5, 2.6))
 
@@ -88,7 +94,9 @@ def lifetimes(source: RoutingSource, info: RoutingInfo, record: RoutingRecord, c
         st.info("This routing was stored without its selections, so lifetimes cannot be followed.")
         return
     found = lifetimes_of(info, caches.slots, caches.start)
-    spec = lifetime_figure(found, source.label, caches.slots, record.tokens_kept, source.origin(info))
+    spec = lifetime_figure(
+        found, source.label, caches.slots, record.tokens_kept, source.origin(info), of=record.tokens
+    )
     show_figure(spec, "lifetimes", height=380, paper=(5.5, 3.0))
 
 
@@ -120,7 +128,11 @@ def times(
 
     def rows(slots: int) -> list[TimeRow]:
         return [
-            TimeRow(TITLES[rule], time_of(record, device, slots, rule, caches.start, overlap=overlap))
+            TimeRow(
+                TITLES[rule],
+                time_of(record, device, slots, rule, caches.start, overlap=overlap),
+                oracle=rule == "belady",
+            )
             for rule in rules
         ]
 

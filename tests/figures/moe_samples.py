@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from backend.experiments.evaluations.routing import RECORDED_RULES
 from backend.experiments.routing_records import save_routing_record
 from backend.home import Home
 from backend.methods import Method, make_method
@@ -43,7 +44,7 @@ def record(k: int = K) -> RoutingRecord:
     """Return the record of made-up selections."""
     return RoutingRecord.of(
         selections(k), lengths=[WINDOW] * WINDOWS, expert_bytes=EXPERT_BYTES, model=MODEL,
-        about={"dense_bytes": 5_000_000},
+        about={"dense_bytes": 5_000_000}, rules=RECORDED_RULES,
     )  # fmt: skip
 
 
@@ -66,14 +67,16 @@ def cell_id(policy: Method, model: str = MODEL) -> str:
     return f"{abs(hash((policy.name, settings, model))):016x}"[:16]
 
 
-def finished(policy: Method, miss_rate: float, delta: float, model: str = MODEL) -> dict[str, Any]:
+def finished(
+    policy: Method, miss_rate: float, delta: float, model: str = MODEL, k: int = K
+) -> dict[str, Any]:
     """Return the ``cell_finished`` event of a made-up routing."""
     numbers: list[tuple[str, float, float | None]] = [
         ("perplexity", 20 * float(np.exp(delta)), 0.5), ("nll", float(np.log(20) + delta), 0.02),
         ("delta_nll", delta, 0.002), ("kl", 1.2 * abs(delta), 0.001), ("agreement", 1 - abs(delta), 0.01),
-        ("miss_rate", miss_rate, None), ("misses_per_token", miss_rate * K * len(LAYERS), None),
-        ("miss_bytes_per_token", miss_rate * K * len(LAYERS) * EXPERT_BYTES, None),
-        ("experts_per_token", float(K), None), ("routing_change", 5 * abs(delta), None),
+        ("miss_rate", miss_rate, None), ("misses_per_token", miss_rate * k * len(LAYERS), None),
+        ("miss_bytes_per_token", miss_rate * k * len(LAYERS) * EXPERT_BYTES, None),
+        ("experts_per_token", float(k), None), ("routing_change", 5 * abs(delta), None),
         ("routing_agreement", 1 - 5 * abs(delta), None), ("lost_mass", abs(delta), None),
         *((f"miss_rate_{layer}", miss_rate * (0.8 + 0.1 * i), None) for i, layer in enumerate(LAYERS)),
     ]  # fmt: skip
@@ -95,7 +98,7 @@ def write_moe(home: Home, model: str = MODEL, run: str = RUN) -> Home:
     for policy, k, delta in blind:
         made = record(k)
         save_routing_record(home, made, cell_id(policy, model), described(policy, model), {"run": run})
-        events.append(finished(policy, made.curve("lru").miss_rate(EXPERTS // 2), delta, model))
+        events.append(finished(policy, made.curve("lru").miss_rate(EXPERTS // 2), delta, model, k))
     own = record()
     for share in SHARES:
         at = own.curve("lru").miss_rate(int(share * EXPERTS))
@@ -106,25 +109,29 @@ def write_moe(home: Home, model: str = MODEL, run: str = RUN) -> Home:
     return home
 
 
-def timed(policy: Method, share: float, tokens_per_s: float) -> dict[str, Any]:
+def timed(
+    policy: Method, share: float, tokens_per_s: float, resident_ms: float = 20.0, **asked: Any
+) -> dict[str, Any]:
     """Return the ``cell_finished`` event of a made-up decoding with experts on disk."""
     said = described(policy)
-    said["evaluation"] = {"version": 1, "kind": "expert_store", "cache_share": share, "text": TEXT}
+    said["evaluation"] = {"version": 1, "kind": "expert_store", "cache_share": share, "text": TEXT} | asked
     ms = 1e3 / tokens_per_s
     numbers = {
         "tokens_per_s": tokens_per_s, "ms_per_token_median": ms, "ms_per_token_p10": 0.9 * ms,
-        "ms_per_token_p90": 1.3 * ms, "resident_ms_per_token_median": 20.0,
-        "stock_ms_per_token_median": 25.0, "speed_of_resident": 20.0 / ms, "miss_rate": 1 - share,
-        "loaded_bytes_per_token": 1e6, "waiting_share": 0.4, "cached_share": share, "disturbed_rounds": 0.0,
+        "ms_per_token_p90": 1.3 * ms, "resident_ms_per_token_median": resident_ms,
+        "stock_ms_per_token_median": 1.25 * resident_ms, "speed_of_resident": resident_ms / ms,
+        "miss_rate": 1 - share, "loaded_bytes_per_token": 1e6, "waiting_share": 0.4, "cached_share": share,
+        "disturbed_rounds": 0.0,
     }  # fmt: skip
+    spread = ("ms_per_token_median", "speed_of_resident")
     measurements = [
-        {"metric": m, "value": v, "stderr": 0.02 * v if m == "ms_per_token_median" else None, "n": 384,
-         "unit": "", "how": "measured"}
+        {"metric": m, "value": v, "stderr": 0.02 * v if m in spread else None, "n": 384, "unit": "",
+         "how": "measured"}
         for m, v in numbers.items()
     ]  # fmt: skip
     return {
-        "kind": "cell_finished", "cell": f"speed-{policy.name}-{share}", "description": said,
-        "measurements": measurements, "windows": {}, "seconds": 20.0,
+        "kind": "cell_finished", "cell": f"speed-{policy.name}-{share}-{resident_ms}-{asked}",
+        "description": said, "measurements": measurements, "windows": {}, "seconds": 20.0,
     }  # fmt: skip
 
 

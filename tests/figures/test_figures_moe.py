@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +30,17 @@ from backend.figures.moe import (
     time_of,
     traffic_map,
 )
-from backend.figures.moe.compared import exact_curves, placed_points, stored_lines
-from backend.figures.moe.layers import worst_layers
+from backend.figures.moe.compared import exact_curves, fair_cost, placed_points, stored_lines
+from backend.figures.moe.layers import policy_line, worst_layers
 from backend.figures.moe.quality import quality_figure
 from backend.figures.moe.times import TimeRow
 from backend.figures.recipes import RECIPES, Stored
 from backend.home import Home
+from backend.methods import make_method
 from backend.residency import EVICTIONS, ExpertTrace, RoutingRecord, lifetimes_in
 from backend.results import Store
 from backend.results.routing import layer_miss_rates, routing_points, store_speeds
+from tests.figures.figures_samples import write_run
 from tests.figures.moe_samples import (
     EXPERT_BYTES,
     EXPERTS,
@@ -47,6 +51,7 @@ from tests.figures.moe_samples import (
     RUN,
     K,
     record,
+    timed,
     trace_text,
     write_moe,
     write_speeds,
@@ -124,6 +129,8 @@ def test_layers_and_the_worst_of_them() -> None:
     spec = layer_figure(made, "x", 8, "lru", "cold")
     lru, belady = spec.series
     assert lru.x == LAYERS
+    assert belady.label == "Belady (oracle)"
+    assert spec.provenance.how == ("measured", "oracle")
     assert all(b <= a for a, b in zip(lru.y, belady.y, strict=True))
     assert np.mean(lru.y) == pytest.approx(spec.baselines[0].value)
     assert worst_layers([0.1, 0.4, 0.4], (5, 6, 7), 2) == [(6, 0.4), (7, 0.4)]
@@ -138,6 +145,37 @@ def test_lifetimes_start_at_all_and_never_rise() -> None:
         assert series.y[0] == 100
         assert (np.diff(series.y) <= 1e-9).all()
     assert "censored" in spec.note
+    assert spec.provenance.how == ("measured", "oracle")
+    assert "the first" not in spec.note
+    cut = lifetime_figure(found, "x", 8, 64, of=made.tokens)
+    assert "over the first 64 of 256 tokens" in cut.note
+    assert "knows the future, here only up to the cut after 64 tokens" in cut.note
+    draws(spec)
+
+
+def test_a_half_life_that_was_not_reached_is_beyond_what_was_followed() -> None:
+    stays = RoutingRecord.of({0: ExpertTrace.from_lists([[0, 1]] * 6, 4)})
+    (series,) = lifetime_figure({"lru": lifetimes_in(stays, 2, "lru")}, "x", 2, 6).series
+    assert series.label == "LRU: half-life beyond what was followed"
+
+
+def test_a_policys_layers_are_of_the_caches_that_are_asked_for(stored: Stored) -> None:
+    measured, made = sources(stored)[0], record()
+
+    def line(point, start="cold", slots=9):
+        rates = partial(layer_miss_rates, stored.store)
+        return policy_line(measured, point, made, slots, "lru", start, load, rates)
+
+    two = next(point for point in measured.of("expert_pruning") if point.strength == 2)
+    for start in ("cold", "warm"):
+        expected = [record(2).curves[place, "lru", start].miss_rate(9) for place in range(len(LAYERS))]
+        assert line(two, start).rates == pytest.approx(expected)
+    (aware,) = (p for p in measured.of("cache_prior") if (p.strength, p.slots) == (0.3, 8))
+    assert line(aware).label == "Cache-Prior, λ 0.3, 8 slots"
+    assert line(aware).rates == [layer_miss_rates(stored.store, aware.cell_id)[layer] for layer in LAYERS]
+    assert line(aware, "warm") is None  # it was measured from empty caches
+    spec = layer_figure(made, "x", 9, "lru", "cold", stored=line(aware))
+    assert "Cache-Prior, λ 0.3, 8 slots: measured with the cache it ran with" in spec.note
     draws(spec)
 
 
@@ -199,9 +237,10 @@ def test_quality_stands_against_misses_at_one_size(stored: Stored) -> None:
     assert original.cost == pytest.approx(100 * record().curve("lru").miss_rate(9))
     assert {each.point.slots for each in by_policy["cache_prior"]} == {8}
     assert [each.exact for each in by_policy["expert_pruning"]] == [True, True]
-    spec = quality_figure(placed, "x", slots=9, rule="LRU", belady=12.0)
+    loads = placed_points(measured, "misses_per_token", 8, "lru", load)
+    spec = quality_figure(loads, "x", cost="misses_per_token", slots=8, rule="LRU", belady=12.0)
     front = next(series for series in spec.series if series.name == "front")
-    costs = {each.point.cell_id: (each.cost, each.point.delta_nll.value) for each in placed}
+    costs = {each.point.cell_id: (each.cost, each.point.delta_nll.value) for each in loads}
     for x, y in zip(front.x, front.y, strict=True):
         assert not any((a <= x and b < y) or (a < x and b <= y) for a, b in costs.values())
     prior = next(series for series in spec.series if series.name == "cache_prior")
@@ -209,8 +248,43 @@ def test_quality_stands_against_misses_at_one_size(stored: Stored) -> None:
     assert prior.y == pytest.approx([0.02 * strength**2 for strength in LAMBDAS])
     assert prior.y_err == (0.002,) * 3
     assert spec.baselines[0].value == 12.0
+    assert spec.provenance.how == ("measured", "oracle")
+    assert "oracle" in spec.note
     assert quality_figure(placed, "x", slots=9, rule="LRU").baselines == ()
     draws(spec)
+
+
+def test_points_of_another_cache_than_the_figures_say_so(stored: Stored) -> None:
+    measured = sources(stored)[0]
+    placed = placed_points(measured, "misses_per_token", 9, "lru", load)
+    spec = quality_figure(placed, "x", cost="misses_per_token", slots=9, rule="LRU")
+    assert "measured with caches of 8 experts, the nearest stored" in spec.note
+    same = placed_points(measured, "misses_per_token", 8, "lru", load)
+    assert "nearest" not in quality_figure(same, "x", cost="misses_per_token", slots=8, rule="LRU").note
+
+
+def test_a_panel_between_stored_sizes_stands_at_the_nearest_one(stored: Stored) -> None:
+    settings = {"routing": MODEL, "slots": 9, "cost": "misses_per_token"}
+    spec = RECIPES["routing_quality"].parse(settings, "panel").draw(stored)
+    assert "caches of 8 experts" in spec.title
+    assert "caches of 8 experts a layer, the stored size nearest to 9" in spec.note
+    assert spec.baselines[0].value == pytest.approx(record().misses_per_token(8, "belady"))
+    (own,) = (series for series in spec.series if series.name == "original")
+    assert own.x == pytest.approx([record().misses_per_token(8, "lru")])
+
+
+def test_miss_rates_of_unequal_k_make_no_front(stored: Stored) -> None:
+    measured = sources(stored)[0]
+    rates = placed_points(measured, "miss_rate", 8, "lru", load)
+    spec = quality_figure(rates, "x", slots=8, rule="LRU")
+    assert "front" not in {series.name for series in spec.series}
+    assert not any(grey for series in spec.series for grey in series.faded)
+    assert "Points use 2 to 4 experts a token in a layer" in spec.note
+    assert fair_cost(measured, record()) == "miss_bytes_per_token"
+    alike = [each for each in rates if each.point.policy != "expert_pruning"]
+    assert "front" in {series.name for series in quality_figure(alike, "x", slots=8, rule="LRU").series}
+    equal = replace(measured, points=tuple(each.point for each in alike))
+    assert fair_cost(equal, record()) == "miss_rate"
 
 
 def test_bytes_are_counted_where_k_differs(stored: Stored) -> None:
@@ -231,7 +305,14 @@ def test_other_policies_stand_beside_the_original_one_each(stored: Stored) -> No
     ((policy, title, points),) = stored_lines(measured, None, "lru")
     assert (policy, title) == ("cache_prior", "Cache-Prior, λ 0.6")  # misses least within +1 % perplexity
     assert [point.slots for point in points] == [8, 12]
-    draws(miss_figure("x", {"lru": record().curve("lru")}, others=exact, stored=[(policy, title, points)]))
+    spec = miss_figure("x", {"lru": record().curve("lru")}, others=exact, stored=[(policy, title, points)])
+    assert "Routings here use 3 to 4 experts a token" in spec.note
+    assert spec.provenance.how == ("measured",)
+    draws(spec)
+    alike = miss_figure("x", {"lru": record().curve("lru")}, stored=[(policy, title, points)])
+    assert "Routings here use" not in alike.note
+    bound = miss_figure("x", {rule: record().curve(rule) for rule in EVICTIONS})
+    assert bound.provenance.how == ("measured", "oracle")
 
 
 def test_findings_are_made_of_the_numbers(stored: Stored) -> None:
@@ -258,8 +339,37 @@ def test_measured_speeds_stand_against_the_share_in_memory(stored: Stored) -> No
     assert (own.x, own.y) == ((25.0, 50.0, 75.0), (10.0, 20.0, 30.0))
     assert own.y_err == pytest.approx((0.2, 0.4, 0.6))
     assert (prior.label, prior.y) == ("Cache-Prior, λ 0.3, LRU", (30.0,))
-    assert spec.baselines[0].value == 50.0  # 20 ms with all experts in memory
+    resident, stock = spec.baselines
+    assert (resident.value, resident.label) == (50.0, "all experts in memory")  # 20 ms
+    assert (stock.value, stock.label) == (40.0, "transformers, all in memory")  # 25 ms
+    assert "all K experts" not in spec.note
     assert "test processor" in spec.note
+    draws(spec)
+
+
+def test_speeds_timed_differently_share_no_line(stored: Stored) -> None:
+    own = make_method("original", {})
+    events = [
+        timed(own, 0.25, 10.0, prompt=64),
+        timed(own, 0.5, 10.0, resident_ms=40.0, prompt=64),  # a slow moment: its "all in memory" was slow too
+        timed(own, 0.75, 20.0, prompt=256),
+        timed(own, 0.75, 25.0, prompt=64, prefetch=True),
+        timed(make_method("expert_pruning", {"experts": 2}), 0.5, 30.0, prompt=64),
+    ]
+    write_run(stored.home, [], "20260101-002200-test-moe-speed-0000", more=events)
+    stored.store.ingest()
+    spec = speed_figure(store_speeds(stored.store), MODEL)
+    lines = {series.label: series for series in spec.series}
+    assert set(lines) == {
+        "Original routing, LRU, prompt 64",
+        "Original routing, LRU, prompt 256",
+        "Original routing, LRU, reading ahead, prompt 64",
+        "Expert pruning, K' 2, LRU, prompt 64",
+    }
+    # The median of all in memory is 20 ms; in the slow cell 10 tokens/s were 0.4 of all in memory.
+    assert lines["Original routing, LRU, prompt 64"].y == pytest.approx((10.0, 20.0))
+    assert len(spec.baselines) == 4
+    assert "with all K experts" in spec.note
     draws(spec)
 
 

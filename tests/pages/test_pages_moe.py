@@ -153,10 +153,17 @@ def test_a_measured_model_shows_its_policies_and_what_they_cost(moe_home: Home, 
 def test_a_size_between_the_stored_ones_says_what_it_shows(moe_home: Home, open_page: Open) -> None:
     page = open_page(PAGE, slots="9")
     assert "read from the stored grid: measured with caches of 8 experts, the nearest to 9" in said(page)
-    assert "the others are exact at 9" in said(page)
+    assert "Drawn for caches of 8 experts, the stored size nearest to 9" in said(page)
     lfu = open_page(PAGE, slots="8", eviction="LFU")
     assert "Cache-Prior was not measured under LFU" in said(lfu)
     assert not lfu.error
+
+
+def test_where_policies_use_unequal_numbers_of_experts_loads_are_counted_by_default(
+    moe_home: Home, open_page: Open
+) -> None:
+    page = open_page(PAGE, slots="8")
+    assert page.selectbox(key="cost").value == "Loaded from Flash (MB per token)"
 
 
 def test_policies_that_use_fewer_experts_are_exact_at_every_size(moe_home: Home, open_page: Open) -> None:

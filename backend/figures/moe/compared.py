@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from backend.experiments.routing_records import RoutingInfo
 from backend.figures.moe.findings import BUDGET, best_within
-from backend.figures.moe.grid import ORIGINAL, GridPoint, at_slots, variants
+from backend.figures.moe.grid import ORIGINAL, GridPoint, at_slots, experts_used, variants
+from backend.figures.moe.layers import Load
 from backend.figures.moe.quality import COSTS, Cost, Placed
 from backend.figures.moe.sources import RoutingSource
 from backend.residency import Eviction, MissCurve, RoutingRecord
 from backend.residency.routing_record import Start
-
-Load = Callable[[RoutingInfo], RoutingRecord]
 
 
 def cost_of(
@@ -34,8 +32,9 @@ def placed_points(source: RoutingSource, cost: Cost, slots: int, rule: Eviction,
     Args:
         source: The measured routings.
         cost: What misses are counted in.
-        slots: C, in experts of one layer.
-        rule: The caches' rule; routings that look at a cache of another rule are left out.
+        slots: C, in experts of one layer; :func:`nearest_stored` gives one at which all points stand.
+        rule: The caches' rule; routings that look at a cache of another rule are left out, and so are
+            records that were made without it.
         load: Reads a record.
     """
     found = []
@@ -44,10 +43,19 @@ def placed_points(source: RoutingSource, cost: Cost, slots: int, rule: Eviction,
             value = point.values.get(cost)
             spent = None if value is None else value * COSTS[cost][2]
         else:
-            spent = cost_of(load(source.infos[point.cell_id]), cost, slots, rule, source.start)
+            record = load(source.infos[point.cell_id])
+            known = (0, rule, source.start) in record.curves
+            spent = cost_of(record, cost, slots, rule, source.start) if known else None
         if spent is not None:
             found.append(Placed(point, spent, point.slots is None))
     return found
+
+
+def fair_cost(source: RoutingSource, record: RoutingRecord) -> Cost:
+    """Return what misses are best counted in: where routings use unequal numbers of experts, no rate."""
+    if experts_used(source.points) is None:
+        return "miss_rate"
+    return "miss_bytes_per_token" if all(record.bytes_by_layer) else "misses_per_token"
 
 
 def misses_of(
@@ -64,7 +72,7 @@ def misses_of(
     size = max(slots if point.slots is None else point.slots, record.experts_per_token)
     known = (0, "belady", source.start) in record.curves
     bound = record.curve("belady", source.start).miss_rate(size) if known else None
-    if point.slots is not None:
+    if point.slots is not None or (0, rule, source.start) not in record.curves:
         return point.miss_rate, bound
     return record.curve(rule, source.start).miss_rate(size), bound
 
@@ -78,7 +86,9 @@ def exact_curves(
         points = [point for point in _blind(source) if point.policy == policy]
         if points and policy != ORIGINAL:
             shown = _shown(points, chosen)
-            found[policy] = shown.title, load(source.infos[shown.cell_id]).curve(rule, source.start)
+            record = load(source.infos[shown.cell_id])
+            if (0, rule, source.start) in record.curves:
+                found[policy] = shown.title, record.curve(rule, source.start)
     return found
 
 

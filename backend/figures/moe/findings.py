@@ -35,8 +35,8 @@ def findings(record: RoutingRecord, slots: int, rule: Eviction, start: Start) ->
         best = record.curve("belady", start).miss_rate(slots)
         if own > 0:
             said.append(
-                f"A rule that knew the future would miss {best:.1%}: eviction alone can save at most "
-                f"{1 - best / own:.0%} of the loads."
+                f"A rule that knew the future (Belady, an oracle) would miss {best:.1%}: eviction alone can "
+                f"save at most {1 - best / own:.0%} of the loads."
             )
     rates = rates_by_layer(record, slots, rule, start)
     worst = worst_layers(rates, record.layers)

@@ -15,6 +15,8 @@ from backend.figures.moe.policies import CACHE_SETTINGS, policy_title, strength_
 from backend.methods import every_method
 
 ORIGINAL = "original"
+_AS_MANY = 0.005
+"""Experts a token: nearer than this is the same number."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,30 @@ def at_slots(points: Iterable[GridPoint], slots: int, eviction: str) -> list[Gri
         return []
     nearest = min(sizes, key=lambda size: (abs(size - slots), size))
     return [point for point in known if point.slots == nearest and point.eviction == eviction]
+
+
+def nearest_stored(points: Iterable[GridPoint], slots: int, eviction: str) -> int:
+    """Return the one cache size at which all points can stand: the stored one nearest to ``slots``.
+
+    Routings that look at the cache are known at stored sizes only; the others are exact at any. Without any
+    of the first it is ``slots`` itself.
+    """
+    aware = at_slots(points, slots, eviction)
+    return slots if not aware or aware[0].slots is None else aware[0].slots
+
+
+def experts_used(points: Iterable[GridPoint]) -> tuple[float, float] | None:
+    """Return the fewest and the most experts that points use a token in a layer; None if all use as many.
+
+    Where they differ, miss rates are shares of different numbers and do not compare; misses do.
+    """
+    known = [p.values["experts_per_token"] for p in points if "experts_per_token" in p.values]
+    return (min(known), max(known)) if differ(known) else None
+
+
+def differ(used: Sequence[float]) -> bool:
+    """Return whether numbers of experts a token are not all the same."""
+    return bool(used) and max(used) - min(used) >= _AS_MANY
 
 
 def variants(points: Sequence[GridPoint]) -> dict[tuple[tuple[str, Any], ...], list[GridPoint]]:

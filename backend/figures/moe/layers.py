@@ -2,12 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from backend.experiments.routing_records import RoutingInfo
+from backend.figures.moe.grid import GridPoint
 from backend.figures.moe.miss_rates import RULE_STYLES, TITLES
-from backend.figures.moe.origin import MEASURED
+from backend.figures.moe.origin import MEASURED, with_oracle
+from backend.figures.moe.sources import RoutingSource
 from backend.figures.palette import style_of
 from backend.figures.spec import Axis, Baseline, FigureSpec, Provenance, Series
 from backend.residency import Eviction, RoutingRecord
 from backend.residency.routing_record import Start
+
+Load = Callable[[RoutingInfo], RoutingRecord]
+
+
+@dataclass(frozen=True)
+class LayerLine:
+    """A policy's miss rates beside the original routing's.
+
+    Attributes:
+        policy: Its name in the registry.
+        label: Its name for people; one that looks at the cache says the size it was measured with.
+        rates: By layer. # [L]
+        measured: With the cache it ran with; else walked over its recorded routing.
+    """
+
+    policy: str
+    label: str
+    rates: list[float]
+    measured: bool
+
+
+def policy_line(
+    source: RoutingSource,
+    point: GridPoint,
+    record: RoutingRecord,
+    slots: int,
+    rule: Eviction,
+    start: Start,
+    load: Load,
+    measured: Callable[[str], dict[int, float]],
+) -> LayerLine | None:
+    """Return a policy's rates for the caches asked for; None if it is not known for them.
+
+    A routing that does not look at the cache has its own record, exact for every cache. One that does was
+    measured with its own size and start: its line says the size, and is of no other start.
+
+    Args:
+        source: The measured routings.
+        point: The policy's point.
+        record: The original routing, whose layers are drawn.
+        slots: C, in experts of one layer.
+        rule: The rule.
+        start: Whether caches begin empty.
+        load: Reads a record.
+        measured: Reads a cell's stored miss rate of each layer.
+    """
+    if point.slots is None:
+        info = source.infos.get(point.cell_id)
+        own = None if info is None else load(info)
+        if own is None or own.layers != record.layers or (0, rule, start) not in own.curves:
+            return None
+        return LayerLine(point.policy, point.title, rates_by_layer(own, slots, rule, start), False)
+    if start != source.start or point.eviction != rule:
+        return None
+    rates = measured(point.cell_id)
+    if not all(layer in rates for layer in record.layers):
+        return None
+    label = f"{point.title}, {point.slots} slots"
+    return LayerLine(point.policy, label, [rates[layer] for layer in record.layers], True)
 
 
 def rates_by_layer(record: RoutingRecord, slots: int, rule: Eviction, start: Start) -> list[float]:
@@ -31,7 +96,7 @@ def layer_figure(
     rule: Eviction,
     start: Start,
     *,
-    stored: tuple[str, str, list[float]] | None = None,
+    stored: LayerLine | None = None,
     where: Provenance = MEASURED,
 ) -> FigureSpec:
     """Return each layer's miss rate under a rule, and Belady's bound on the same routing.
@@ -42,7 +107,7 @@ def layer_figure(
         slots: C, in experts of one layer.
         rule: The rule.
         start: Whether caches begin empty.
-        stored: A policy measured at its own cache size: (policy, name, rates by layer). # [L]
+        stored: A policy beside it.
         where: Where the numbers came from.
     """
     layers = tuple(float(layer) for layer in record.layers)
@@ -65,18 +130,18 @@ def layer_figure(
             )
         )
     if stored is not None:
-        policy, name, found = stored
-        highest = max(highest, *found)
+        highest = max(highest, *stored.rates)
+        got = "measured" if stored.measured else "walked over its record"
         series.append(
             Series(
-                name=policy,
-                label=name,
-                style=style_of(policy),
+                name=stored.policy,
+                label=stored.label,
+                style=style_of(stored.policy),
                 x=layers,
-                y=tuple(100 * rate for rate in found),
+                y=tuple(100 * rate for rate in stored.rates),
                 details=tuple(
-                    f"Layer {layer:g}, {name}: {rate:.1%}, measured"
-                    for layer, rate in zip(layers, found, strict=True)
+                    f"Layer {layer:g}, {stored.label}: {rate:.1%}, {got}"
+                    for layer, rate in zip(layers, stored.rates, strict=True)
                 ),
             )
         )
@@ -89,6 +154,9 @@ def layer_figure(
         ),
         series=tuple(series),
         baselines=(Baseline(value=100 * mean, label=f"{TITLES[rule]}, all layers {mean:.1%}"),),
-        note="Measured. Each layer has a cache of its own, of the same number of experts.",
-        provenance=where,
+        note="Recorded routing, misses walked exactly; each layer has a cache of its own, of the same number "
+        "of experts."
+        + (f" {stored.label}: measured with the cache it ran with." if stored and stored.measured else "")
+        + " Belady's rule is an oracle: it knows the future.",
+        provenance=with_oracle(where),
     )

@@ -5,16 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from backend.figures.moe.miss_rates import RULE_STYLES, TITLES
-from backend.figures.moe.origin import MEASURED
+from backend.figures.moe.origin import MEASURED, with_oracle
 from backend.figures.spec import Axis, FigureSpec, Provenance, Series
 from backend.residency import Eviction, Lifetimes
 
 RULES_SHOWN: tuple[Eviction, ...] = ("lru", "lfu", "belady")
+BEYOND = "half-life beyond what was followed"
 _MOST_POINTS = 300
 
 
 def lifetime_figure(
-    found: dict[Eviction, Lifetimes], label: str, slots: int, tokens: int, where: Provenance = MEASURED
+    found: dict[Eviction, Lifetimes],
+    label: str,
+    slots: int,
+    tokens: int,
+    where: Provenance = MEASURED,
+    *,
+    of: int | None = None,
 ) -> FigureSpec:
     """Return the share of loaded experts that is still resident, against tokens since loading.
 
@@ -24,6 +31,7 @@ def lifetime_figure(
         slots: C, in experts of one layer.
         tokens: Over how many tokens they were followed.
         where: Where the numbers came from.
+        of: How many tokens the routing has in all, if they were not all followed.
     """
     series = []
     for rule, each in found.items():
@@ -32,7 +40,7 @@ def lifetime_figure(
         last = int(np.flatnonzero(each.ended + each.censored).max(initial=0))
         days = np.unique(np.linspace(0, last, min(last + 1, _MOST_POINTS)).round().astype(int))
         median = each.median()
-        said = f"half gone after {median} tokens" if median is not None else "more than half stay"
+        said = f"half gone after {median} tokens" if median is not None else BEYOND
         series.append(
             Series(
                 name=rule,
@@ -48,12 +56,19 @@ def lifetime_figure(
             )
         )
     shares = ", ".join(f"{TITLES[rule]} {each.censored_share:.0%}" for rule, each in found.items())
+    cut = of is not None and tokens < of
+    over = f"the first {tokens:,} of {of:,} tokens" if cut else f"{tokens:,} tokens"
+    oracle = ""
+    if "belady" in found:
+        oracle = " Belady's rule is an oracle: it knows the future" + (
+            f", here only up to the cut after {tokens:,} tokens." if cut else "."
+        )
     return FigureSpec(
         title=f"Lifetimes of experts in caches of {slots}, {label}",
         x=Axis(label="Tokens since the expert was loaded", unit="tokens"),
         y=Axis(label="Still in the cache", unit="% of loaded experts", better="higher", range=(0.0, 102.0)),
         series=tuple(series),
-        note=f"Measured over {tokens:,} tokens, all layers, a cache each. What was still resident at the end "
-        f"is censored (Kaplan–Meier), not counted as evicted: {shares} of the loads.",
-        provenance=where,
+        note=f"Recorded routing, walked over {over}, all layers, a cache each. What was still resident at "
+        f"the end is censored (Kaplan–Meier), not counted as evicted: {shares} of the loads.{oracle}",
+        provenance=with_oracle(where) if "belady" in found else where,
     )

@@ -9,15 +9,15 @@ import numpy as np
 
 from backend.errors import UserError
 from backend.figures.memory import RULE_TITLES
-from backend.figures.moe.grid import GridPoint
-from backend.figures.moe.origin import MEASURED
+from backend.figures.moe.grid import GridPoint, differ, experts_used
+from backend.figures.moe.origin import MEASURED, with_oracle
 from backend.figures.palette import BLACK, BLUE, ORANGE, PURPLE, Style, style_of
 from backend.figures.spec import Axis, FigureSpec, Provenance, Series
 from backend.residency import Eviction, MissCurve, RoutingRecord, miss_curve_of, total
 from backend.residency.routing_record import Start, whole
 
 Scope = Literal["per-layer", "global"]
-TITLES: dict[str, str] = {**RULE_TITLES, "random": "Random"}
+TITLES: dict[str, str] = {**RULE_TITLES, "random": "Random", "belady": "Belady (oracle)"}
 RULE_STYLES = {
     "lru": Style(colour=BLUE, marker="circle", dash="solid"),
     "lfu": Style(colour=ORANGE, marker="square", dash="dash"),
@@ -77,6 +77,7 @@ def miss_figure(
         log: Logarithmic miss rates.
         where: Where the numbers came from.
     """
+    stored = list(stored)
     series = [
         _curve(f"{rule}", f"{TITLES[rule]}, original routing" if others or stored else TITLES[rule], curve,
                RULE_STYLES[rule])
@@ -107,10 +108,28 @@ def miss_figure(
             range=(0.8 * low, 1.2 * high) if log else (0.0, 1.03 * high),
         ),
         series=tuple(series),
-        note=f"Measured, {many}, {_start(start)}. Lines are exact at every size"
-        + ("; points are of routings that look at the cache, each measured with its own size" if grid else "")
-        + ". Belady's rule knows the future and bounds every rule that keeps the routing.",
-        provenance=where,
+        note=f"Recorded routing, misses walked exactly at every size; {many}, {_start(start)}."
+        + (" Points: routings that look at the cache, each measured with its own size." if grid else "")
+        + _unequal([*curves.values(), *(curve for _, curve in (others or {}).values())], stored)
+        + (
+            " Belady's rule is an oracle: it knows the future and bounds every rule that keeps the routing."
+            if "belady" in curves
+            else ""
+        ),
+        provenance=with_oracle(where) if "belady" in curves else where,
+    )
+
+
+def _unequal(curves: Iterable[MissCurve], stored: Iterable[tuple[str, str, list[GridPoint]]]) -> str:
+    """Return the warning about rates of unequal numbers of experts, "" if all use as many."""
+    used = [curve.accesses / max(1, curve.tokens) for curve in curves]
+    for _, _, points in stored:
+        used += experts_used(points) or [p.values.get("experts_per_token", used[0]) for p in points[:1]]
+    if not differ(used):
+        return ""
+    return (
+        f" Routings here use {min(used):.3g} to {max(used):.3g} experts a token in a layer: their rates are "
+        "shares of different numbers, so compare loads (quality against misses)."
     )
 
 

@@ -12,6 +12,11 @@ MEASURED = Provenance(how=("measured",))
 """Of numbers whose run is not known."""
 
 
+def with_oracle(where: Provenance) -> Provenance:
+    """Return where numbers come from, Belady's among them: it looks at the future, so it is an oracle."""
+    return where.model_copy(update={"how": tuple(dict.fromkeys((*where.how, "oracle")))})
+
+
 def origin_of(info: RoutingInfo, points: Iterable[GridPoint] = ()) -> Provenance:
     """Return where the numbers of a record, and of points beside it, come from.
 

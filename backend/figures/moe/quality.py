@@ -10,11 +10,11 @@ from typing import Literal
 from backend.figures.curves import title_of
 from backend.figures.front import pareto_front
 from backend.figures.metrics import QUALITY
-from backend.figures.moe.grid import ORIGINAL, GridPoint
-from backend.figures.moe.origin import MEASURED
+from backend.figures.moe.grid import ORIGINAL, GridPoint, experts_used
+from backend.figures.moe.origin import MEASURED, with_oracle
 from backend.figures.moe.policies import strength_of
 from backend.figures.palette import FRONT, style_of
-from backend.figures.spec import Axis, Baseline, FigureSpec, How, Provenance, Series
+from backend.figures.spec import Axis, Baseline, FigureSpec, Provenance, Series
 
 Cost = Literal["miss_rate", "misses_per_token", "miss_bytes_per_token"]
 COSTS: dict[Cost, tuple[str, str, float]] = {
@@ -22,7 +22,7 @@ COSTS: dict[Cost, tuple[str, str, float]] = {
     "misses_per_token": ("Experts loaded", "per token, all layers", 1.0),
     "miss_bytes_per_token": ("Loaded from Flash", "MB per token", 1e-6),
 }
-"""What a token's misses can be counted in: (name, unit, factor). Where K differs only bytes are fair."""
+"""What a token's misses can be counted in: (name, unit, factor). Where K differs a miss rate is not fair."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def quality_figure(
     cost: Cost = "miss_rate",
     slots: int,
     rule: str,
+    asked: int | None = None,
     belady: float | None = None,
     where: Provenance = MEASURED,
 ) -> FigureSpec:
@@ -58,24 +59,28 @@ def quality_figure(
         label: Whose routing it is.
         quality: ``perplexity``, ``delta_nll``, ``kl`` or ``agreement``.
         cost: What misses are counted in.
-        slots: C, in experts of one layer.
+        slots: C of the figure, in experts of one layer.
         rule: The caches' rule, for people.
+        asked: The cache size that was asked for, if the figure is of the stored size nearest to it.
         belady: The original routing's misses under Belady's rule, in units of the axis.
         where: Where the numbers came from.
     """
     metric, (name, unit, _) = QUALITY[quality], COSTS[cost]
     value = _reader(quality)
     known = [each for each in placed if not math.isnan(value(each.point))]
-    series = [_series(policy, known, quality) for policy in dict.fromkeys(p.point.policy for p in known)]
-    front = _front(known, quality)
+    used = experts_used([each.point for each in known])
+    ranked = not (used and cost == "miss_rate")
+    series = [
+        _series(policy, known, quality, ranked) for policy in dict.fromkeys(p.point.policy for p in known)
+    ]
+    front = _front(known, quality) if ranked else None
     original = next((each for each in known if each.point.policy == ORIGINAL), None)
     bounds = [Baseline(value=belady, label="Belady", axis="x")] if belady else []
     if original is not None and quality != "delta_nll":
         bounds.append(Baseline(value=value(original.point), label="Original routing"))
     costs = [each.cost for each in known] + ([belady] if belady else [])
     high = 1.05 * max(costs, default=1.0)
-    errors = any(each.point.delta_nll is not None for each in known)
-    how: tuple[How, ...] = ("measured",)
+    where = where if belady is None else with_oracle(where)
     return FigureSpec(
         title=f"{metric.label.replace('dense', 'the original routing')} against {name.lower()}, caches of "
         f"{slots} experts, {label}",
@@ -83,16 +88,48 @@ def quality_figure(
         y=Axis(label=_quality_label(quality), unit=metric.unit, better=metric.better),
         series=(*((front,) if front else ()), *series),
         baselines=tuple(bounds),
-        note=f"Measured, {rule} caches of {slots} experts a layer."
-        + (" Error bars: ± one standard error of the paired difference, over windows." if errors else "")
-        + (
-            " Belady's line is of the original routing and bounds every method that keeps it."
-            if belady
-            else ""
-        )
-        + " Grey points are dominated.",
-        provenance=where.model_copy(update={"how": how}),
+        note=_note(known, slots, asked, rule, belady, ranked, used),
+        provenance=where,
     )
+
+
+def _note(
+    known: Sequence[Placed],
+    slots: int,
+    asked: int | None,
+    rule: str,
+    belady: float | None,
+    ranked: bool,
+    used: tuple[float, float] | None,
+) -> str:
+    """Return how the points were got, at which cache, and what may not be compared."""
+    said = [f"Quality measured; {rule} caches of {slots} experts a layer"]
+    if asked not in (None, slots):
+        said[0] += f", the stored size nearest to {asked}"
+    said[0] += "."
+    if any(each.exact for each in known):
+        said.append("Routings that do not look at the cache: recorded, misses walked exactly.")
+    other = sorted({p.point.slots for p in known if p.point.slots is not None} - {slots})
+    if other:
+        sizes = " and ".join(map(str, other))
+        said.append(
+            f"Routings that look at the cache: measured with caches of {sizes} experts, the nearest stored."
+        )
+    if used is not None:
+        said.append(f"Points use {used[0]:.3g} to {used[1]:.3g} experts a token in a layer.")
+        if not ranked:
+            said.append(
+                "Their miss rates are shares of different numbers, so no front is drawn; loads compare."
+            )
+    if any(each.point.delta_nll is not None for each in known):
+        said.append("Error bars: ± one standard error of the paired difference, over windows.")
+    if belady:
+        said.append(
+            "Belady's line is an oracle's, on the original routing: it bounds every method that keeps it."
+        )
+    if ranked:
+        said.append("Grey points are dominated.")
+    return " ".join(said)
 
 
 def _quality_label(quality: str) -> str:
@@ -128,8 +165,8 @@ def _front(known: Sequence[Placed], quality: str) -> Series | None:
     )
 
 
-def _series(policy: str, known: Sequence[Placed], quality: str) -> Series:
-    flags = _front_flags(known, quality)
+def _series(policy: str, known: Sequence[Placed], quality: str, ranked: bool) -> Series:
+    flags = _front_flags(known, quality) if ranked else [True] * len(known)
     value, metric = _reader(quality), QUALITY[quality]
     chosen = [(each, on) for each, on in zip(known, flags, strict=True) if each.point.policy == policy]
     chosen.sort(key=lambda pair: (pair[0].point.strength or 0.0, pair[0].cost))

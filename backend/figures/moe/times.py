@@ -9,7 +9,7 @@ from backend.devices import DeviceProfile, ExpertTime, expert_time
 from backend.figures.moe.grid import GridPoint
 from backend.figures.moe.origin import MEASURED
 from backend.figures.palette import GREEN, SKY, VERMILLION, Style
-from backend.figures.spec import Axis, FigureSpec, Provenance, Series
+from backend.figures.spec import Axis, FigureSpec, How, Provenance, Series
 from backend.residency import Eviction, RoutingRecord
 from backend.residency.routing_record import Start
 
@@ -27,10 +27,12 @@ class TimeRow:
     Attributes:
         label: What runs.
         time: Its time of a token.
+        oracle: Its caches know the future.
     """
 
     label: str
     time: ExpertTime
+    oracle: bool = False
 
 
 def time_of(
@@ -131,6 +133,8 @@ def time_figure(
     how = "reads are in turn, so times add up"
     if any(row.time.overlap for row in rows):
         how = "Flash is read beside DRAM, so the longer of the two counts (a bound: bars show both)"
+    oracle = any(row.oracle for row in rows)
+    got: tuple[How, ...] = ("measured", "simulated", *(("oracle",) if oracle else ()))
     return FigureSpec(
         title=f"Time of a token with caches of {slots} experts a layer, {label}",
         x=Axis(
@@ -139,9 +143,10 @@ def time_figure(
         ),
         y=Axis(label="", range=(-0.6, len(rows) - 0.4), ticks=ticks),
         series=tuple(series),
-        note=f"Simulated on {device.title}, memory-bound, batch one, from measured misses; {how}. Computing "
-        "takes no time.",
-        provenance=where.model_copy(update={"how": ("measured", "simulated")}),
+        note=f"Simulated on {device.title}, memory-bound, batch one, from misses walked exactly over the "
+        f"recorded routing, or measured where it looks at the cache; {how}. Computing takes no time."
+        + (" Belady is an oracle: no rule that runs knows the future." if oracle else ""),
+        provenance=where.model_copy(update={"how": got}),
     )  # fmt: skip
 
 

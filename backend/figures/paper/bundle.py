@@ -92,6 +92,6 @@ def _how(how: list[How]) -> str:
     said = {
         "measured": "Measured on a model that ran.",
         "simulated": "Simulated: no device was measured.",
-        "oracle": "An oracle's numbers are an upper bound: it looks at what it counts as skipped.",
+        "oracle": "An oracle's numbers are a bound: it looks at what it counts as skipped, or at the future.",
     }
     return " ".join(said[each] for each in how)

@@ -8,6 +8,7 @@ from backend.errors import UserError
 from backend.experiments.routing_records import RoutingInfo, routing_records
 from backend.figures.metrics import QUALITY
 from backend.figures.moe.compared import cost_of, exact_curves, placed_points, stored_lines
+from backend.figures.moe.grid import nearest_stored
 from backend.figures.moe.layers import layer_figure
 from backend.figures.moe.lifetimes import RULES_SHOWN, lifetime_figure
 from backend.figures.moe.miss_rates import TITLES, Scope, curve_in, miss_figure
@@ -140,12 +141,14 @@ class LifetimesPanel(CacheRecipe):
         if not record.routings:
             raise UserError("This routing was stored without its selections, so lifetimes are not known.")
         found = {rule: lifetimes_in(record, slots, rule, start) for rule in RULES_SHOWN}
-        return lifetime_figure(found, source.label, slots, record.tokens_kept, source.origin(info))
+        return lifetime_figure(
+            found, source.label, slots, record.tokens_kept, source.origin(info), of=record.tokens
+        )
 
 
 @recipe("routing_quality")
 class QualityPanel(CacheRecipe):
-    """Quality against misses at one cache size, with the front and Belady's bound."""
+    """Quality against misses at one cache size (the stored one nearest to ``slots``), with Belady's bound."""
 
     quality: str = setting("delta_nll", "The vertical metric: perplexity, delta_nll, kl or agreement.")
     cost: Cost = setting(
@@ -157,7 +160,8 @@ class QualityPanel(CacheRecipe):
         QUALITY[self.quality]  # an unknown one says what it may have meant
         source, info = self.source(stored)
         record = load(info)
-        slots = self.capacity(record)
+        asked = self.capacity(record)
+        slots = nearest_stored(source.points, asked, self.eviction)
         placed = placed_points(source, self.cost, slots, self.eviction, load)
         if not placed:
             raise UserError(
@@ -166,7 +170,8 @@ class QualityPanel(CacheRecipe):
             )
         return quality_figure(
             placed, source.label, quality=self.quality, cost=self.cost, slots=slots,
-            rule=TITLES[self.eviction], belady=cost_of(record, self.cost, slots, "belady", source.start),
+            rule=TITLES[self.eviction], asked=asked,
+            belady=cost_of(record, self.cost, slots, "belady", source.start),
             where=source.origin(info, [each.point for each in placed]),
         )  # fmt: skip
 
