@@ -42,6 +42,11 @@ class Method(Settings):
     """The setting that a sweep varies and a slider drags."""
 
     @property
+    def fitted_on(self) -> str | None:
+        """Name of the text that it is fitted on before it runs; None for a method without calibration."""
+        return None
+
+    @property
     def how(self) -> Literal["measured", "oracle"]:
         """How a quality figure of this policy was got: an oracle's is no measurement of a usable method."""
         return "measured" if self.realisable and self.label_free else "oracle"

@@ -21,6 +21,7 @@ from backend.routing.prefetch import guessing
 
 if TYPE_CHECKING:
     from backend.routing.anatomy import MoEAnatomy, MoELayer
+    from backend.routing.engine import Calibration
 
 
 class ResidentView(ExpertCache):
@@ -56,7 +57,7 @@ class StoreRouting:
         policy: The policy.
         slots: The store's slots of a layer.
         prompt: First tokens that are the prompt: a policy may leave their routing as it is.
-        calibration: What the policy was calibrated to, by layer.
+        calibration: What the policy was fitted to.
         prefetch: Guess each layer's experts by its own router on the input of the router before it.
 
     Raises:
@@ -71,7 +72,7 @@ class StoreRouting:
         *,
         slots: int,
         prompt: int = 0,
-        calibration: dict[int, Any] | None = None,
+        calibration: Calibration | None = None,
         prefetch: bool = False,
     ) -> None:
         self._anatomy, self._policy, self._slots = anatomy, policy, slots
@@ -124,8 +125,7 @@ class StoreRouting:
         return applied
 
     def _context(self, index: int, layer: MoELayer, store: ExpertStore) -> RoutingContext:
-        given = None if self._calibration is None else self._calibration[index]
-        context = RoutingContext(index, layer.size, layer.k, sequence=0, calibration=given)
+        context = RoutingContext(index, layer.size, layer.k, sequence=0, calibration=self._calibration)
         context.state = self._policy.start(context)
         if isinstance(self._policy, CacheConditional):
             context.state.cache = ResidentView(store.resident(self._places[index]), self._slots)

@@ -7,7 +7,7 @@ of the same run; where fidelity says "dense", this says "original".
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -190,7 +190,7 @@ def evaluate_routing(
     policy: RoutingPolicy,
     reference: RoutingReference,
     cache: CacheSetup,
-    calibrate: Callable[[], Calibration] | None = None,
+    calibration: Calibration | None = None,
 ) -> Iterator[RoutingFidelity]:
     """Score a routing policy window by window.
 
@@ -201,7 +201,7 @@ def evaluate_routing(
         policy: The policy.
         reference: The original routing's scores of the same windows.
         cache: The caches that misses are counted for; a policy that looks at a cache brings its own.
-        calibrate: Measures what the policy has to know of calibration text.
+        calibration: What the policy was fitted to.
 
     Yields:
         The growing result, once a window.
@@ -213,7 +213,6 @@ def evaluate_routing(
 
     for note in engine.fit(policy):
         logging.getLogger(__name__).warning(note)
-    calibration = calibrate() if calibrate is not None and policy.calibration is not None else None
     sizes = {index: layer.expert_bytes for index, layer in engine.anatomy.layers.items()}
     result = RoutingFidelity(policy=policy, cache=cache.of(policy), expert_bytes=sizes)
     for index in range(len(reference.windows)):

@@ -1,4 +1,4 @@
-"""Fitting policies on a calibration text: what is fitted is kept in the home, by what decides it."""
+"""Fitting methods on a calibration text: what is fitted is kept in the home, by what decides it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from backend.calibrated import DEFAULT_TEXT, WITHOUT_DATA, CalibratedMethod
 from backend.errors import UserError
 from backend.evaluation.overlap import Overlap, overlap
 from backend.evaluation.windows import Windows, last_windows
-from backend.experiments.evaluations.kinds import Outcome
+from backend.experiments.evaluations.kinds import KeptOutcome, Outcome
 from backend.experiments.events import Measurement
 from backend.methods import Method
-from backend.sparsity.calibrated import DEFAULT_TEXT, WITHOUT_DATA, Calibrated
-from backend.sparsity.policy import Policy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from backend.experiments.cells import Cell
     from backend.experiments.laboratory import Laboratory
+    from backend.home import Home
 
 M = TypeVar("M", bound=Method)
 
@@ -49,7 +50,12 @@ class Calibration:
     def noted(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
         """Yield the outcomes of a cell, each with the overlap among its measurements."""
         for outcome in outcomes:
-            yield outcome if self.overlap is None else _Noted(outcome, self.overlap)
+            if self.overlap is None:
+                yield outcome
+            elif isinstance(outcome, KeptOutcome):
+                yield _NotedKept(outcome, self.overlap)
+            else:
+                yield _Noted(outcome, self.overlap)
 
 
 @dataclass(frozen=True)
@@ -75,9 +81,19 @@ class _Noted:
         return [*self.outcome.measurements(value_bytes), said]
 
 
+@dataclass(frozen=True)
+class _NotedKept(_Noted):
+    """The same of an outcome that leaves a file behind."""
+
+    outcome: KeptOutcome
+
+    def keep(self, home: Home, cell: Cell, provenance: dict[str, Any]) -> None:
+        self.outcome.keep(home, cell, provenance)
+
+
 def with_a_text(laboratory: Laboratory, policy: M) -> M:
     """Return the policy with a calibration text that there is: the stand-in where the default one is not."""
-    if isinstance(policy, Calibrated) and policy.calibration == DEFAULT_TEXT:
+    if policy.fitted_on == DEFAULT_TEXT:
         try:
             laboratory.text(DEFAULT_TEXT)
         except UserError:
@@ -86,7 +102,7 @@ def with_a_text(laboratory: Laboratory, policy: M) -> M:
 
 
 def calibrate(
-    laboratory: Laboratory, model: str, dtype: str, policy: Policy, evaluated: Iterable[Sequence[int]]
+    laboratory: Laboratory, model: str, dtype: str, policy: Method, evaluated: Iterable[Sequence[int]]
 ) -> Calibration:
     """Return what a policy fits on its calibration text, from the home if it is there.
 
@@ -103,10 +119,10 @@ def calibrate(
     Raises:
         UserError: The calibration text is too short, or what is read of it is also evaluated.
     """
-    if not isinstance(policy, Calibrated):
+    if not isinstance(policy, CalibratedMethod) or policy.fitted_on is None:
         return Calibration()
     subject = laboratory.subject(model, dtype)
-    text = laboratory.text(policy.calibration)
+    text = laboratory.text(policy.fitted_on)
     windows: Windows = laboratory.kept(
         ("calibration", text.sha256, policy.calibration_tokens),
         lambda: last_windows(
@@ -126,19 +142,19 @@ def calibrate(
         "window": WINDOW,
         "policy": policy.name,
         "version": type(policy).version,
-        "settings": {name: value for name, value in policy.canonical().items() if name != "calibration"},
+        "settings": policy.deciding(),
     }
     path = laboratory.home.root / FOLDER / f"{_hash(decides)}.safetensors"
     if not path.is_file():
         with _written(path) as part:
             batches = _reported(laboratory, policy, windows.ids.to(subject.loaded.model.device).split(1))
-            _save(part, subject.engine.calibrate(policy, batches), decides)
+            _save(part, subject.fit(policy, batches), decides)
     from safetensors.torch import load_file
 
     return Calibration(load_file(path), shared)
 
 
-def _reported(laboratory: Laboratory, policy: Policy, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+def _reported(laboratory: Laboratory, policy: Method, batches: Sequence[Tensor]) -> Iterator[Tensor]:
     """Yield the batches; the laboratory says how far the reading is, and that fitting follows."""
     for done, batch in enumerate(batches):
         if laboratory.report is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,10 +24,12 @@ from backend.models.loading import LoadedModel, choose_device, load_model
 from backend.models.sources import resolve
 from backend.routing.anatomy import find_moe
 from backend.routing.engine import RoutedEngine
-from backend.sparsity.calibrated import Calibrated
 from backend.sparsity.engine import MaskedEngine
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from backend.methods import Method
     from backend.models.sources import ModelFolder
 
 T = TypeVar("T")
@@ -50,6 +52,11 @@ class Subject:
     def routing(self) -> RoutedEngine:
         """The engine of routing policies; a dense model raises ``UserError``."""
         return RoutedEngine(find_moe(self.loaded.model))
+
+    def fit(self, policy: Method, batches: Iterable[Tensor]) -> Any:
+        """Return what a method of either kind fits on token ids of calibration sequences. # each [1, T]"""
+        engine: Any = self.routing if policy.kind == "routing" else self.engine
+        return engine.calibrate(policy, batches)
 
     @property
     def value_bytes(self) -> int:
@@ -89,7 +96,7 @@ class Laboratory:
         folder = self._folder(plan.model)
         machine = machine_name(*self.machine()) if plan.evaluation.on_this_machine else None
         policy = with_a_text(self, plan.policy)
-        fitted_on = self.text(policy.calibration).sha256 if isinstance(policy, Calibrated) else None
+        fitted_on = None if policy.fitted_on is None else self.text(policy.fitted_on).sha256
         return Cell(folder.name, folder.sha256, policy, plan.evaluation, text.sha256, machine, fitted_on)
 
     def sha256(self, model: str) -> str:

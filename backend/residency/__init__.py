@@ -8,8 +8,8 @@ from backend.residency.layout import Layout, expert_layout, input_layout, neuron
 from backend.residency.lifetimes import Lifetimes, lifetimes, lifetimes_in
 from backend.residency.miss_curve import MissCurve, miss_curve_of, total
 from backend.residency.online import OnlineCache, Step
-from backend.residency.route_trace import RouteTrace, miss_curve, parse_route_trace, read_route_trace
-from backend.residency.route_trace_export import as_record, route_trace_lines
+from backend.residency.route_trace import RouteTrace, parse_route_trace, read_route_trace
+from backend.residency.route_trace_export import as_record, miss_curve, route_trace_lines
 from backend.residency.routing_record import LayerRouting, RoutingRecord
 from backend.residency.trace import ExpertTrace, MaskTrace, Trace
 from backend.residency.windowing import WindowCurve, simulate_window, window_curve

@@ -1,4 +1,4 @@
-"""Reads expert-routing traces recorded on devices (``route_trace v1``), and their miss curves.
+"""Reads expert-routing traces recorded on devices (``route_trace v1``).
 
 The format is a CSV: a first line ``# route_trace v1``, comment lines with ``key=value`` pairs (``model``,
 ``arch``, ``n_expert``; ``layer`` with ``expert_bytes`` and ``dense_bytes``), a header line, and one row for
@@ -15,15 +15,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from backend.errors import UserError
-from backend.residency.eviction import Eviction
-from backend.residency.miss_curve import MissCurve, miss_curve_of, total
 from backend.residency.trace import ExpertTrace
 
 FIRST_LINE = "# route_trace v1"
@@ -68,60 +65,24 @@ class RouteTrace:
         """K: the most experts that a token uses in a layer."""
         return max(len(experts) for tokens in self.chosen.values() for experts in tokens.values())
 
-    def layer(self, layer: int) -> tuple[ExpertTrace, NDArray[np.bool_]]:
-        """Return one layer's accesses, and which tokens were decoded (not prompt). # [T]"""
-        tokens = self.chosen[layer]
-        decoded = np.array([phase == 1 for _, phase, _ in tokens], dtype=bool)
-        return ExpertTrace.from_lists(list(tokens.values()), self.experts), decoded
+    def layer(self, layer: int) -> ExpertTrace:
+        """Return one layer's accesses, over the tokens that it has."""
+        return ExpertTrace.from_lists(list(self.chosen[layer].values()), self.experts)
 
-    def whole(self) -> tuple[ExpertTrace, NDArray[np.bool_]]:
-        """Return the accesses of all layers to one global cache: one batch a token and layer, in order.
+    @cached_property
+    def tokens(self) -> list[Token]:
+        """The tokens that any layer has, in order."""
+        return sorted({token for chosen in self.chosen.values() for token in chosen})
 
-        Expert e of the i-th layer is entry i·N + e.
-        """
-        batches = sorted(
-            (token, i, experts)
-            for i, tokens in enumerate(self.chosen.values())
-            for token, experts in tokens.items()
-        )
-        lists = [[i * self.experts + expert for expert in experts] for _, i, experts in batches]
-        decoded = np.array([token[1] == 1 for token, _, _ in batches], dtype=bool)
-        return ExpertTrace.from_lists(lists, len(self.chosen) * self.experts), decoded
-
-
-def miss_curve(
-    path: Path,
-    eviction: Eviction = "lru",
-    *,
-    scope: Literal["per-layer", "global"] = "per-layer",
-    warm: bool = False,
-    seed: int = 0,
-) -> MissCurve:
-    """Return the misses of a recorded trace at every number of cache slots.
-
-    Args:
-        path: A ``route_trace v1`` file.
-        eviction: The rule.
-        scope: One cache a layer (slots are those of one layer), or one for all layers.
-        warm: Count decoded tokens only, with the caches as the prompt left them; else count all, from empty.
-        seed: Of the random rule.
-
-    Returns:
-        The curve, from K slots on; ``miss_rates()`` maps slots to the miss rate.
-
-    Raises:
-        UserError: The file cannot be read as a trace, or has no decoded tokens to count.
-    """
-    trace = read_route_trace(path)
-    parts = [trace.whole()] if scope == "global" else [trace.layer(layer) for layer in trace.chosen]
-    if warm and not any(decoded.any() for _, decoded in parts):
-        raise UserError(
-            f"The trace {path.name} has no decoded tokens (phase 1), so there is nothing to count after a "
-            "warm start; ask for a cold one."
-        )
-    return total(
-        miss_curve_of(part, eviction, counted=decoded if warm else None, seed=seed) for part, decoded in parts
-    )
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each sequence, one after the other: caches are empty at each one's start."""
+        starts = [0] + [
+            i
+            for i, (before, after) in enumerate(pairwise(self.tokens), 1)
+            if before[0] != after[0] and after[0] in self.cold_turns
+        ]
+        return [end - first for first, end in pairwise([*starts, len(self.tokens)])]
 
 
 def read_route_trace(path: Path) -> RouteTrace:

@@ -1,4 +1,4 @@
-"""Routing records from and to ``route_trace v1`` files, the format of ``backend.residency.route_trace``.
+"""Routing records from and to ``route_trace v1`` files (``backend.residency.route_trace``), and miss curves.
 
 What does not count after a warm start becomes the prompt (phase 0), and each prompt begins a turn. Caches are
 empty at each sequence's start, which the format cannot say: the comment ``cold_turns=0,2`` does, and the
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +18,9 @@ from numpy.typing import NDArray
 from backend.errors import UserError
 from backend.residency.eviction import Eviction
 from backend.residency.lifetimes import stays_of
-from backend.residency.route_trace import COLD_TURNS, FIRST_LINE, RouteTrace
-from backend.residency.routing_record import LayerRouting, RoutingRecord
+from backend.residency.miss_curve import MissCurve, total
+from backend.residency.route_trace import COLD_TURNS, FIRST_LINE, RouteTrace, read_route_trace
+from backend.residency.routing_record import LayerRouting, RoutingRecord, Start, sequence_curve, whole
 
 COLUMNS = "turn,phase,step,layer,slot,expert,weight,residency,expert_bytes"
 MOST_WORK = 50_000_000
@@ -32,39 +35,83 @@ def as_record(trace: RouteTrace) -> RoutingRecord:
     Raises:
         UserError: It is too large to be walked at every cache size.
     """
-    tokens = sorted({token for chosen in trace.chosen.values() for token in chosen})
+    tokens = trace.tokens
     if len(tokens) * len(trace.chosen) * trace.experts > MOST_WORK:
         raise UserError(
             f"The trace has {len(tokens):,} tokens in {len(trace.chosen):,} layers of {trace.experts:,} "
             f"experts; tokens × layers × experts can be {MOST_WORK:,} at most. Cut it to fewer tokens."
         )
-    traces, present, weights = {}, {}, {}
-    for layer, chosen in trace.chosen.items():
-        traces[layer], _ = trace.layer(layer)
-        present[layer] = np.array([token in chosen for token in tokens])
-        if trace.weights:
-            weights[layer] = np.array(
-                [weight for token in chosen for weight in trace.weights[layer][token]], np.float32
-            )
-    starts = [0] + [
-        i
-        for i, (before, after) in enumerate(pairwise(tokens), 1)
-        if before[0] != after[0] and after[0] in trace.cold_turns
-    ]
+    routings = layers_of(trace)
     return RoutingRecord.of(
-        traces,
-        counted=np.array([phase == 1 for _, phase, _ in tokens]),
-        lengths=np.diff([*starts, len(tokens)]).tolist(),
+        {each.layer: each.trace for each in routings},
+        counted=decoded(trace),
+        lengths=trace.lengths,
         expert_bytes=trace.expert_bytes,
         model=trace.model,
-        weights=weights,
-        present=present,
+        weights={each.layer: each.weights for each in routings if each.weights is not None},
+        present={each.layer: each.present for each in routings},
         with_global=False,
         about={
             "architecture": trace.architecture,
             "dense_bytes_by_layer": [trace.dense_bytes.get(layer, 0) for layer in trace.chosen],
         },
     )
+
+
+def layers_of(trace: RouteTrace) -> list[LayerRouting]:
+    """Return each layer's selections beside the tokens that it has."""
+    found = []
+    for layer, chosen in trace.chosen.items():
+        present = np.array([token in chosen for token in trace.tokens])
+        weights = None
+        if trace.weights:
+            by_token = trace.weights[layer]
+            weights = np.array([weight for token in chosen for weight in by_token[token]], np.float32)
+        found.append(LayerRouting(layer, trace.layer(layer), present, weights))
+    return found
+
+
+def decoded(trace: RouteTrace) -> NDArray[np.bool_]:
+    """Return which tokens were decoded (not prompt): those that count after a warm start. # [T]"""
+    return np.array([phase == 1 for _, phase, _ in trace.tokens])
+
+
+def miss_curve(
+    path: Path,
+    eviction: Eviction = "lru",
+    *,
+    scope: Literal["per-layer", "global"] = "per-layer",
+    warm: bool = False,
+    seed: int = 0,
+) -> MissCurve:
+    """Return the misses of a recorded trace at every number of cache slots, caches cold at each sequence.
+
+    Args:
+        path: A ``route_trace v1`` file.
+        eviction: The rule.
+        scope: One cache a layer (slots are those of one layer), or one for all layers.
+        warm: Count decoded tokens only, with the caches as the prompt left them; else count all, from empty.
+        seed: Of the random rule.
+
+    Returns:
+        The curve, from K slots on; ``miss_rates()`` maps slots to the miss rate.
+
+    Raises:
+        UserError: The file cannot be read as a trace, or has no decoded tokens to count.
+    """
+    trace = read_route_trace(path)
+    layers, counted = layers_of(trace), decoded(trace)
+    if warm and not counted.any():
+        raise UserError(
+            f"The trace {path.name} has no decoded tokens (phase 1), so there is nothing to count after a "
+            "warm start; ask for a cold one."
+        )
+    if scope == "global":
+        walked = [whole(layers, trace.lengths, counted)]
+    else:
+        walked = [(layer.sequences(trace.lengths), counted[layer.present]) for layer in layers]
+    start: Start = "warm" if warm else "cold"
+    return total(sequence_curve(parts, late, eviction, start, seed) for parts, late in walked)
 
 
 def route_trace_lines(

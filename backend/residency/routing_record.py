@@ -304,22 +304,33 @@ def whole(
     return parts, counted[token[order]]
 
 
+def sequence_curve(
+    parts: Sequence[ExpertTrace], counted: NDArray[np.bool_], rule: Eviction, start: Start, seed: int = 0
+) -> MissCurve:
+    """Return the misses of some sequences, each from an empty cache.
+
+    Args:
+        parts: One trace a sequence.
+        counted: Which of all their batches count after a warm start.
+        rule: The eviction rule.
+        start: "cold" counts all.
+        seed: Of the random rule.
+    """
+    late = np.split(counted, np.cumsum([part.tokens for part in parts])[:-1])
+    return total(
+        miss_curve_of(part, rule, counted=some if start == "warm" else None, seed=seed)
+        for part, some in zip(parts, late, strict=True)
+    )
+
+
 def _curves(
     parts: Sequence[ExpertTrace], counted: NDArray[np.bool_], rules: Sequence[Eviction], seed: int
 ) -> dict[tuple[Eviction, Start], MissCurve]:
     """Return the curves of some sequences; none for a warm start if nothing counts."""
-    bounds = np.cumsum([0, *(part.tokens for part in parts)])
-    late = [counted[first:end] for first, end in pairwise(bounds)]
-    found: dict[tuple[Eviction, Start], MissCurve] = {}
-    for rule in rules:
-        found[rule, "cold"] = total(miss_curve_of(part, rule, seed=seed) for part in parts)
-        if counted.any():
-            warm = (
-                miss_curve_of(part, rule, counted=some, seed=seed)
-                for part, some in zip(parts, late, strict=True)
-            )
-            found[rule, "warm"] = total(warm)
-    return found
+    starts = STARTS if counted.any() else STARTS[:1]
+    return {
+        (rule, start): sequence_curve(parts, counted, rule, start, seed) for rule in rules for start in starts
+    }
 
 
 def _widened(curve: MissCurve, size: int) -> MissCurve:

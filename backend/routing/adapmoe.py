@@ -7,17 +7,25 @@ relative to its mean over the layers, so that θ is a squared router probability
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
-from backend.errors import UserError
+from backend.routing.calibrated import CalibratedRouting
 from backend.routing.fewer_experts import first_ranks
-from backend.routing.policy import Choice, Rerouting, RoutingContext, routing
+from backend.routing.policy import Choice, RoutingContext, routing
 from backend.routing.routes import Routes
 from backend.settings import setting
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from backend.routing.anatomy import MoEAnatomy
+
 
 @routing
-class AdapMoE(Rerouting):
+class AdapMoE(CalibratedRouting):
     """Experts below a threshold of their layer are dropped."""
 
     name = "adapmoe"
@@ -31,7 +39,6 @@ class AdapMoE(Rerouting):
         "Its adaptive gating alone, without prefetching and cache sizes by layer. F is measured on "
         "calibration text, by a backward pass, and counted relative to its mean over the layers."
     )
-    calibration = "gradient"
     sweep_setting = "theta"
 
     theta: float = setting(
@@ -39,12 +46,23 @@ class AdapMoE(Rerouting):
         ge=0, le=1,
     )  # fmt: skip
 
+    def deciding(self) -> dict[str, Any]:
+        """Return the number of tokens alone: one calibration serves every θ."""
+        return {"calibration_tokens": self.calibration_tokens}
+
+    def calibrate(self, anatomy: MoEAnatomy, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+        """Measure each layer's F, by a backward pass."""
+        import torch
+
+        from backend.routing.calibration import layer_sensitivities
+
+        found = layer_sensitivities(anatomy, batches)
+        return {
+            f"{layer}.sensitivity": torch.tensor(value, dtype=torch.float64) for layer, value in found.items()
+        }
+
     def choose(self, routes: Routes, context: RoutingContext) -> Choice:
         """Keep the ranks above the layer's threshold; the first one always."""
-        if context.calibration is None:
-            raise UserError(
-                f"{self.title} needs its layers' sensitivities; measure it by the routing evaluation."
-            )
-        threshold = np.sqrt(self.theta / max(context.calibration, 1e-30))
+        threshold = np.sqrt(self.theta / max(self.fitted(context, "sensitivity"), 1e-30))
         kept = (routes.ranked_probabilities[:, : routes.k] >= threshold).sum(axis=1)
         return first_ranks(routes, np.maximum(kept, 1))

@@ -6,14 +6,15 @@ them one by one would. (It would not for a cache that layers share: a token's la
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from backend.errors import UserError
 from backend.models.anatomy import Head
+from backend.routing.calibrated import CalibratedRouting
 from backend.routing.hooks import rerouted
 from backend.routing.policy import Choice, RoutingContext, RoutingPolicy
 from backend.routing.reading import RoutingReading
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from backend.routing.anatomy import MoEAnatomy, MoELayer
     from backend.routing.routes import Routes
 
-Calibration = dict[int, Any]
-"""What was measured on calibration text, by layer."""
+Calibration: TypeAlias = "dict[str, Tensor]"
+"""What a policy was fitted to, by layer and quantity ("3.sensitivity")."""
 
 
 class RoutedEngine:
@@ -57,6 +58,24 @@ class RoutedEngine:
         layers = self.anatomy.layers.values()
         return list(dict.fromkeys(note for layer in layers for note in policy.fit(layer.size, layer.k)))
 
+    def calibrate(self, policy: RoutingPolicy, batches: Iterable[Tensor]) -> Calibration | None:
+        """Let a policy fit what it needs on calibration text, under the model's original routing.
+
+        Args:
+            policy: The policy.
+            batches: Token ids of calibration sequences. # each [1, T]
+
+        Returns:
+            What ``context.calibration`` shall hold; None for a policy without calibration.
+
+        Raises:
+            UserError: The policy's settings do not fit the model.
+        """
+        self.fit(policy)
+        if not isinstance(policy, CalibratedRouting) or policy.fitted_on is None:
+            return None
+        return policy.calibrate(self.anatomy, batches)
+
     def hidden_states(
         self,
         policy: RoutingPolicy,
@@ -73,7 +92,7 @@ class RoutedEngine:
             input_ids: # [1, T]
             sequence: The sequence's running number, for seeds.
             prompt: First tokens that are the prompt: a policy may leave their routing as it is.
-            calibration: What the policy was calibrated to, by layer.
+            calibration: What :meth:`calibrate` returned for this policy.
 
         Returns:
             The final hidden states (after the last norm) # [1, T, d], and the experts used.
@@ -111,8 +130,7 @@ class RoutedEngine:
         reading = RoutingReading(prompt)
         contexts = {}
         for index, layer in self.anatomy.layers.items():
-            given = None if calibration is None else calibration[index]
-            context = RoutingContext(index, layer.size, layer.k, sequence, calibration=given)
+            context = RoutingContext(index, layer.size, layer.k, sequence, calibration=calibration)
             context.state = policy.start(context)
             contexts[index] = context
         as_it_is = 0 if policy.reroutes_prompt else prompt

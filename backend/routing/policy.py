@@ -4,14 +4,14 @@ It is handed what one layer's router said of some tokens (:class:`~backend.routi
 answers with experts, by rank. Only the choice is its own: weights come from the router's original logits.
 Importing a policy never imports torch, so that pages can make forms from its settings.
 
-A policy with **state** per layer and sequence returns it from ``start``; one that has to be **calibrated**
-says so by ``calibration``, and finds what was measured on calibration text in ``context.calibration``.
+A policy with **state** per layer and sequence returns it from ``start``; one that is **fitted** on a
+calibration text (:mod:`backend.routing.calibrated`) finds what was fitted in ``context.calibration``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class RoutingContext:
         k: K.
         sequence: The sequence's running number, for seeds.
         state: What ``start`` returned.
-        calibration: What was measured on calibration text for this layer; None without.
+        calibration: What was fitted, by layer and quantity; None without.
         tokens: Tokens of the sequence before those that are asked for.
     """
 
@@ -53,8 +53,6 @@ class RoutingPolicy(Method):
     """A way to choose each token's experts in a mixture."""
 
     kind = "routing"
-    calibration: ClassVar[Literal["gradient", None]] = None
-    """What has to be measured on calibration text beforehand: each layer's mean squared gradient."""
 
     @property
     def reroutes_prompt(self) -> bool:

@@ -20,7 +20,7 @@ from backend.experiments.laboratory import Laboratory
 from backend.experiments.routing_records import routing_records
 from backend.experiments.runner import run_sweep
 from backend.experiments.runs import RunFolder
-from backend.experiments.sweep import Sweep
+from backend.experiments.sweep import Sweep, one_policy
 from backend.methods import make_method
 from backend.residency import RoutingRecord
 from backend.results import Store, queries
@@ -173,16 +173,44 @@ def test_sensitivities_are_the_mean_squared_gradients(engine):
 
 
 def test_adapmoe_is_calibrated_in_a_cell_and_drops_experts(home, moe_folder):
-    record = measured(home, moe_folder, "adapmoe", {"theta": 0.02})
+    record = measured(home, moe_folder, "adapmoe", {"theta": 0.02, "calibration_tokens": 256})
     assert 1 <= record["experts_per_token"] < TOP_K
-    more = measured(home, moe_folder, "adapmoe", {"theta": 0.2})
+    more = measured(home, moe_folder, "adapmoe", {"theta": 0.2, "calibration_tokens": 256})
     assert more["experts_per_token"] < record["experts_per_token"]
+    assert record["calibration_overlap"] == more["calibration_overlap"] < 0.01
+    assert record["settings"]["calibration"] == "prose"  # what stands in where no data root is
+    assert len(list((home.root / "calibrations").iterdir())) == 1  # one calibration serves every θ
+    assert {info.description["policy"] for info in routing_records(home)} >= {"adapmoe"}
 
 
-def measured(home, folder, policy, settings):
+def test_adapmoe_is_never_fitted_on_what_it_is_evaluated_on(home, moe_folder, tmp_path):
+    """A text that is shorter than what calibration reads is all evaluated: a refusal, in both evaluations."""
+    short = tmp_path / "short.txt"
+    short.write_text(Laboratory(home, None, "cpu", 1).text("prose").content[:4000])
+    settings = {"theta": 0.02, "calibration": str(short)}
+    with pytest.raises(UserError, match=r"13-token runs that are evaluated are in what AdapMoE gating"):
+        measured(home, moe_folder, "adapmoe", settings, text=str(short), tokens=512, window=256)
+    store = {"kind": "expert_store", "prompt": 64, "tokens": 128, "warm_up": 2, "rounds": 1}
+    with pytest.raises(UserError, match=r"13-token runs that are evaluated are in what AdapMoE gating"):
+        measured(home, moe_folder, "adapmoe", settings, text=str(short), window=None, **store)
+    assert not home.experts.exists() or not list(home.experts.iterdir())
+
+
+def test_the_calibration_text_is_in_an_adapmoe_cells_id(home, moe_folder, tmp_path):
+    ids, text = set(), tmp_path / "text.txt"
+    evaluation = {"kind": "routing", "text": "prose", "tokens": 64, "window": 32}
+    for content in ("one", "two"):
+        text.write_text(content)
+        (plan,) = one_policy("x", str(moe_folder), "adapmoe", {"calibration": str(text)}, evaluation).plans()
+        ids.add(Laboratory(home, None, "cpu", 1).resolve(plan).id)
+    assert len(ids) == 2
+
+
+def measured(home, folder, policy, settings, **changes):
     from backend.experiments.measure import measure_point
 
-    evaluation = {"kind": "routing", "text": "prose", "tokens": 64, "window": 32}
+    evaluation = {"kind": "routing", "text": "prose", "tokens": 64, "window": 32} | changes
+    evaluation = {name: value for name, value in evaluation.items() if value is not None}
     return measure_point(Laboratory(home, None, "cpu", 1), str(folder), policy, settings, evaluation)
 
 
@@ -220,7 +248,7 @@ def test_a_sweep_leaves_results_and_records(home, moe_folder):
 
 
 def test_kinds_of_methods_models_and_evaluations_have_to_fit(moe_folder, tiny_folder, home):
-    with pytest.raises(UserError, match=r"by fidelity, which takes mask policies.*\(routing\)"):
+    with pytest.raises(UserError, match=r"by fidelity, which takes mask policies.*\(expert_store, routing\)"):
         make_evaluation({}).admit(make_method("cache_prior", {}))
     with pytest.raises(
         UserError, match=r"DIP cannot be .* by routing, which takes routing policies.*fidelity"

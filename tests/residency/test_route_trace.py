@@ -54,9 +54,9 @@ def test_a_trace_is_read_in_the_order_of_tokens_and_slots(tmp_path):
     assert trace.chosen == {0: {(0, 0, 0): (3, 5), (0, 1, 1): (1, 3)}}
     assert (trace.model, trace.architecture, trace.experts) == ("a.gguf", "toy", 8)
     assert trace.expert_bytes == {0: 100}
-    accesses, decoded = trace.layer(0)
-    assert [each.tolist() for each in accesses.members()] == [[3, 5], [1, 3]]
-    assert decoded.tolist() == [False, True]
+    assert [each.tolist() for each in trace.layer(0).members()] == [[3, 5], [1, 3]]
+    assert trace.tokens == [(0, 0, 0), (0, 1, 1)]
+    assert trace.lengths == [2]
 
 
 def test_cold_counts_all_and_warm_counts_what_was_decoded(tmp_path):
@@ -70,10 +70,23 @@ def test_cold_counts_all_and_warm_counts_what_was_decoded(tmp_path):
 def test_a_global_cache_holds_experts_of_all_layers(tmp_path):
     rows = [*ROWS, "0,0,0,1,0,3,.6,0,100", "0,1,1,1,0,3,.6,0,100"]
     path = write(tmp_path, HEADER + "\n".join(rows))
-    accesses, decoded = read_route_trace(path).whole()
-    assert [each.tolist() for each in accesses.members()] == [[3, 5], [8 + 3], [1, 3], [8 + 3]]
-    assert decoded.tolist() == [False, False, True, True]
-    assert miss_curve(path, scope="global").misses(16) == 4
+    curve = miss_curve(path, scope="global")
+    assert (curve.size, curve.accesses, curve.misses(16)) == (16, 6, 4)
+    assert miss_curve(path, scope="global", warm=True).misses(16) == 1
+
+
+@pytest.mark.parametrize("scope", ["per-layer", "global"])
+def test_a_turn_that_began_cold_meets_empty_caches(tmp_path, scope):
+    """Two turns with the same experts: the second misses them again where it began cold."""
+    rows = "\n".join([*ROWS, *(f"1{row[1:]}" for row in ROWS)])
+    one, two = (
+        miss_curve(write(tmp_path, HEADER.replace("arch=toy", f"arch=toy {said}") + rows), scope=scope)
+        for said in ("", "cold_turns=0,1")
+    )
+    alone = miss_curve(write(tmp_path, HEADER + "\n".join(ROWS)), scope=scope)
+    assert one.misses(8) == alone.misses(8) == 3
+    assert two.misses(8) == 6
+    assert two.hits.tolist() == (alone + alone).hits.tolist()
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,21 @@ def test_what_is_written_reads_back(found):
         assert back.curve(rule).hits.tolist() == record.curve(rule).hits.tolist()
 
 
+@settings(max_examples=20, deadline=None)
+@given(found=routings())
+def test_the_command_lines_curve_is_the_records(tmp_path_factory, found):
+    """Of several sequences too: a trace that was exported says which turns began with empty caches."""
+    traces, lengths, counted = found
+    record = RoutingRecord.of(traces, lengths=lengths, counted=counted)
+    path = tmp_path_factory.mktemp("traces") / NAME
+    path.write_text("\n".join(route_trace_lines(record)))
+    for warm in (False, True) if record.has_warm else (False,):
+        start = "warm" if warm else "cold"
+        assert miss_curve(path, "lfu", warm=warm).hits.tolist() == record.curve("lfu", start).hits.tolist()
+        ours = miss_curve(path, "lru", scope="global", warm=warm)
+        assert ours.misses(ours.size) == record.global_curves["lru", start].misses(ours.size)
+
+
 def test_weights_and_what_a_cache_held_are_written():
     trace = ExpertTrace.from_lists([[0, 1], [0, 2], [3, 0]], 4)
     weights = np.array([0.6, 0.4, 0.75, 0.25, 0.5, 0.5], np.float32)

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -301,7 +302,8 @@ def test_adapmoe_drops_below_the_layers_own_threshold():
     routes = random_routes(10)
     policy = make_routing("adapmoe", {"theta": 0.01})
     for sensitivity in (0.25, 1.0, 4.0):
-        context = RoutingContext(0, N, K, 0, calibration=sensitivity)
+        fitted = {"0.sensitivity": torch.tensor(sensitivity), "1.sensitivity": torch.tensor(9.0)}
+        context = RoutingContext(0, N, K, 0, calibration=fitted)
         chosen = policy.choose(routes, context)
         for t in range(T):
             kept = [
@@ -310,7 +312,7 @@ def test_adapmoe_drops_below_the_layers_own_threshold():
                 if place == 0 or routes.probabilities[t, expert] >= math.sqrt(0.01 / sensitivity)
             ]
             assert [e for e in chosen[t].tolist() if e != NONE] == kept
-    with pytest.raises(UserError, match="sensitivities"):
+    with pytest.raises(UserError, match="has to be fitted on a calibration text"):
         policy.choose(routes, RoutingContext(0, N, K, 0))
 
 

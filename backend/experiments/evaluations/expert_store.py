@@ -118,7 +118,7 @@ class ExpertStoreEvaluation(Evaluation):
         from backend.decoding.expert_layers import find_expert_layers
         from backend.decoding.expert_routing import StoreRouting
         from backend.evaluation.windows import cut_windows
-        from backend.experiments.evaluations.routing import calibration_of
+        from backend.experiments.calibration import calibrate
 
         subject = laboratory.subject(model, self.dtype)
         loaded = subject.loaded
@@ -131,19 +131,20 @@ class ExpertStoreEvaluation(Evaluation):
             )
         layers = find_expert_layers(loaded.model)
         settings = self._store_settings(policy, layers)
+        windows = cut_windows(laboratory.text(self.text), loaded.tokenizer, 1, length)
+        found = calibrate(laboratory, model, self.dtype, policy, windows.ids.tolist())
         routing = StoreRouting(
             subject.routing.anatomy,
             layers,
             policy,
             slots=settings.slots,
             prompt=self.prompt,
-            calibration=calibration_of(laboratory, subject) if policy.calibration else None,
+            calibration=found.fitted,
             prefetch=self.prefetch,
         )
         report = laboratory.report or (lambda message, share: None)
         file = store_experts(layers, laboratory.home.experts, f"{loaded.sha256} {self.dtype}", report)
-        windows = cut_windows(laboratory.text(self.text), loaded.tokenizer, 1, length)
-        yield from measure_store(
+        results = measure_store(
             loaded.model,
             layers,
             file,
@@ -154,6 +155,7 @@ class ExpertStoreEvaluation(Evaluation):
             rounds=self.rounds,
             routing=routing,
         )
+        yield from found.noted(results)
 
     def _store_settings(self, policy: RoutingPolicy, layers: tuple[ExpertLayer, ...]) -> StoreSettings:
         from backend.decoding.expert_latency import StoreSettings

@@ -20,10 +20,7 @@ if TYPE_CHECKING:
     from backend.experiments.events import Measurement
     from backend.experiments.laboratory import Laboratory, Subject
     from backend.home import Home
-    from backend.routing.engine import Calibration
 
-CALIBRATION_TEXT = "prose"
-CALIBRATION_WINDOWS, CALIBRATION_TOKENS = 8, 256
 KEPT_TOKENS = 256
 """Tokens whose experts are kept in a cell's record; its curves are of all."""
 RECORDED_RULES: tuple[Eviction, ...] = EVICTIONS
@@ -68,14 +65,15 @@ class RoutingEvaluation(FidelityEvaluation):
     def outcomes(self, laboratory: Laboratory, model: str, policy: Any) -> Iterator[Outcome]:
         """Score a policy window by window."""
         from backend.evaluation.routing import CacheSetup, evaluate_routing
+        from backend.experiments.calibration import calibrate
 
         subject = laboratory.subject(model, self.dtype)
         reference = self._reference(laboratory, subject)
         cache = CacheSetup(self.cache_share, self.slots, self.eviction, self.start)
-        for result in evaluate_routing(
-            subject.routing, policy, reference, cache, lambda: calibration_of(laboratory, subject)
-        ):
-            yield RoutingOutcome(result, subject.loaded.name, subject.routing.anatomy.dense_bytes)
+        found = calibrate(laboratory, model, self.dtype, policy, reference.windows.ids.tolist())
+        results = evaluate_routing(subject.routing, policy, reference, cache, found.fitted)
+        name, dense_bytes = subject.loaded.name, subject.routing.anatomy.dense_bytes
+        yield from found.noted(RoutingOutcome(result, name, dense_bytes) for result in results)
 
     def _reference(self, laboratory: Laboratory, subject: Subject) -> RoutingReference:
         from backend.evaluation.routing import RoutingReference
@@ -129,18 +127,3 @@ class RoutingOutcome:
             about={"dense_bytes": self.dense_bytes},
         )
         save_routing_record(home, record, cell.id, cell.description(), provenance)
-
-
-def calibration_of(laboratory: Laboratory, subject: Subject) -> Calibration:
-    """Measure each layer's sensitivity on text that no evaluation reads, once a model."""
-    from backend.evaluation.windows import cut_windows
-    from backend.routing.calibration import layer_sensitivities
-
-    def make() -> Calibration:
-        engine = subject.routing
-        text = laboratory.text(CALIBRATION_TEXT)
-        windows = cut_windows(text, subject.loaded.tokenizer, CALIBRATION_WINDOWS, CALIBRATION_TOKENS)
-        ids = windows.ids.to(engine.model.device)
-        return layer_sensitivities(engine.anatomy, (ids[i : i + 1] for i in range(len(ids))))
-
-    return laboratory.kept(("layer sensitivities",), make)

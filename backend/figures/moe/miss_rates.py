@@ -13,8 +13,8 @@ from backend.figures.moe.grid import GridPoint, differ, experts_used
 from backend.figures.moe.origin import MEASURED, with_oracle
 from backend.figures.palette import BLACK, BLUE, ORANGE, PURPLE, Style, style_of
 from backend.figures.spec import Axis, FigureSpec, Provenance, Series
-from backend.residency import Eviction, MissCurve, RoutingRecord, miss_curve_of, total
-from backend.residency.routing_record import Start, whole
+from backend.residency import Eviction, MissCurve, RoutingRecord
+from backend.residency.routing_record import Start, sequence_curve, whole
 
 Scope = Literal["per-layer", "global"]
 TITLES: dict[str, str] = {**RULE_TITLES, "random": "Random", "belady": "Belady (oracle)"}
@@ -46,12 +46,7 @@ def curve_in(record: RoutingRecord, scope: Scope, rule: Eviction, start: Start) 
     if record.tokens_kept < record.tokens:
         raise UserError("This routing was recorded without one cache for all layers; choose per layer.")
     parts, counted = whole(record.routings, record.lengths, record.counted)
-    bounds = np.cumsum([part.tokens for part in parts])[:-1]
-    late = np.split(counted, bounds)
-    return total(
-        miss_curve_of(part, rule, counted=some if start == "warm" else None)
-        for part, some in zip(parts, late, strict=True)
-    )
+    return sequence_curve(parts, counted, rule, start)
 
 
 def miss_figure(
