@@ -56,6 +56,8 @@ class GenerationRequest(Settings):
             raise ValueError(f"a list holds at most {MOST_PROMPTS} prompts, not {len(self.prompts)}")
         if not all(prompt.strip() for prompt in self.prompts):
             raise ValueError("the prompt is empty; write what the model is to go on from")
+        for number, prompt in enumerate(self.prompts, start=1):
+            _refuse_surrogates(number, prompt)
         longest = max((len(prompt) for prompt in self.prompts), default=0)
         if longest > MOST_CHARACTERS:
             raise ValueError(f"a prompt has at most {MOST_CHARACTERS:,} characters, not {longest:,}")
@@ -83,6 +85,17 @@ class GenerationRequest(Settings):
             settings = dict(said)
             sides.append(make_policy(str(settings.pop("method", "")), settings))
         return sides
+
+
+def _refuse_surrogates(number: int, prompt: str) -> None:
+    """Refuse a prompt with half a character: JSON can say it, but no tokenizer, file or table can hold it."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"prompt {number} is no text at character {error.start + 1} (an unpaired surrogate, as bytes that "
+            "are not UTF-8 leave behind); give it as UTF-8"
+        ) from error
 
 
 def policy_json(policy: Policy) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def _register(cursor: duckdb.DuckDBPyConnection, folder: Path, replaces: bool) -
     """
     try:
         asked: dict[str, Any] = json.loads((folder / "run.json").read_bytes())
+        json.dumps(asked, ensure_ascii=False).encode()  # no table could hold an unpaired surrogate
         name, kind, created = str(asked["name"]), str(asked["kind"]), parse_time(asked["created_at"])
         spec = to_json(asked.get("spec") or {})
     except (OSError, *MALFORMED):

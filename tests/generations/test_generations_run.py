@@ -196,6 +196,7 @@ def test_hostile_text_comes_back_as_it_was(laboratory: Laboratory, tiny_folder: 
         ({"prompts": ()}, "give a prompt"),
         ({"prompts": ("a", "")}, "the prompt is empty"),
         ({"prompts": ("a" * 200_001,)}, "at most 200,000 characters, not 200,001"),
+        ({"prompts": ("a", "a\ud800b")}, "prompt 2 is no text at character 2"),
         ({"policies": (DIP,) * 4}, "at most 3 policies"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"temperature": -1.0}, "temperature"),

@@ -176,6 +176,15 @@ def test_a_folder_without_run_json_waits(home: Home, store: Store) -> None:
     assert store.ingest() == len(sweep())
 
 
+def test_a_run_json_with_half_a_character_stops_no_other_run(home: Home, store: Store) -> None:
+    asked = {"run": "r0", "name": "n", "kind": "generation", "created_at": at(0), "spec": {"p": "a\ud800b"}}
+    write_run(home, "r0")
+    (home.runs / "r0" / "run.json").write_text(json.dumps(asked))
+    write_run(home, "r1")
+    assert store.ingest() == len(sweep())
+    assert store.rows("SELECT run_id FROM runs") == [("r1",)]
+
+
 def test_many_runs_share_batches(home: Home, store: Store) -> None:
     for number in range(30):
         write_run(home, f"r{number:02}", sweep([f"c{number}"], second=number))
