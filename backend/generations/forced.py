@@ -11,12 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from backend.decoding.decoder import Decoding, DecodingModel
-from backend.generations.meters import Reading, counts, density_reading, meters_for, read_all
+from backend.decoding.decoder import Decoding
+from backend.generations.experts import ExpertAccount
+from backend.generations.meters import counts, density_reading, meters_for, read_all
 from backend.generations.pieces import Pieces
+from backend.generations.readings import Reading
+from backend.generations.routed import routed_chunks
 from backend.generations.scoring import compare, top_tokens
-from backend.generations.side import DenseReader, Setting, execution_of
+from backend.generations.side import DenseReader, Setting, Side, execution_of
 from backend.generations.written import Stream, Written
+from backend.routing.engine import RoutedEngine
+from backend.routing.policy import RoutingPolicy
 from backend.sparsity.accounting import Reading as Account
 from backend.sparsity.accounting import mlp_share
 from backend.sparsity.engine import MaskedEngine
@@ -28,14 +33,14 @@ if TYPE_CHECKING:
 CHUNK = 64
 """Tokens scored at once: logits of 64 tokens of a 49k vocabulary take 12 MB."""
 Chunk = tuple["Tensor", list[list[Reading]]]
-Ready = Callable[[Policy], AbstractContextManager[DecodingModel]]
+Ready = Callable[[Any], AbstractContextManager[Any]]
 
 
 def score_forced(
-    engine: MaskedEngine,
+    engine: MaskedEngine | RoutedEngine,
     ready: Ready,
     setting: Setting,
-    policy: Policy,
+    policy: Side,
     text: list[int],
     stream: Stream,
     stop: Callable[[], None],
@@ -55,11 +60,7 @@ def score_forced(
     """
     begun = time.perf_counter()
     reader, pieces = DenseReader(engine, setting.read), Pieces(setting.tokenizer, setting.prompt)
-    account = Account(engine.anatomy, policy)
-    if counts(policy):
-        chunks = _by_token(ready, setting, policy, text, account, calibration)
-    else:
-        chunks = _in_one_pass(engine, setting, policy, text, account, calibration)
+    account, chunks = _chunks(engine, ready, setting, policy, text, calibration)
     done = 0
     for logits, readings in chunks:
         stop()
@@ -82,6 +83,26 @@ def score_forced(
         counted=account.counted(setting.value_bytes) if has else {},
         loop=None,
     )
+
+
+def _chunks(
+    engine: MaskedEngine | RoutedEngine,
+    ready: Ready,
+    setting: Setting,
+    policy: Side,
+    text: list[int],
+    calibration: Any,
+) -> tuple[Account | ExpertAccount, Iterator[Chunk]]:
+    """Return the account, which fills as the chunks are taken, and the chunks."""
+    if isinstance(policy, RoutingPolicy):
+        assert isinstance(engine, RoutedEngine)
+        used = ExpertAccount()
+        return used, routed_chunks(engine, setting, policy, text, used, calibration)
+    assert isinstance(engine, MaskedEngine)
+    account = Account(engine.anatomy, policy)
+    if counts(policy):
+        return account, _by_token(ready, setting, policy, text, account, calibration)
+    return account, _in_one_pass(engine, setting, policy, text, account, calibration)
 
 
 def _by_token(

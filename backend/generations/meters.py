@@ -7,34 +7,21 @@ store, on the page or in the exports knows what a column means.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from backend.decoding.decoder import Decoding
 from backend.generations.columns import DENSITY, TokenColumn
+from backend.generations.readings import Reading
+from backend.generations.routed import ExpertMeter
 from backend.models.anatomy import Anatomy
+from backend.routing.policy import RoutingPolicy
 from backend.sparsity.policy import Policy, Tally
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One column of one token.
-
-    Attributes:
-        column: What it is.
-        value: The token's.
-        layers: One value a layer with an MLP; empty if it has no layers.
-    """
-
-    column: TokenColumn
-    value: float
-    layers: tuple[float, ...] = ()
 
 
 class Meter(Protocol):
     """Reads a side's last token."""
 
-    def read(self, decoding: Decoding) -> list[Reading]:
+    def read(self, decoding: Any) -> list[Reading]:
         """Return the columns of the token that was fed last."""
         ...
 
@@ -85,13 +72,15 @@ class TallyMeter:
         return tally.part * factor / (1 if tally.whole is None else max(1, tally.whole))
 
 
-def meters_for(policy: Policy, value_bytes: int) -> list[Meter]:
+def meters_for(policy: Policy | RoutingPolicy, value_bytes: int) -> list[Meter]:
     """Return the meters of a policy.
 
     Args:
         policy: The policy.
         value_bytes: Bytes of one weight as it runs.
     """
+    if isinstance(policy, RoutingPolicy):
+        return [ExpertMeter()]
     meters: list[Meter] = [DensityMeter()]
     return [*meters, TallyMeter(policy, value_bytes)] if counts(policy) else meters
 
@@ -101,7 +90,7 @@ def counts(policy: Policy) -> bool:
     return type(policy).tallies is not Policy.tallies
 
 
-def read_all(meters: Iterable[Meter], decoding: Decoding) -> list[Reading]:
+def read_all(meters: Iterable[Meter], decoding: Any) -> list[Reading]:
     """Return all columns of the token that was fed last."""
     return [reading for meter in meters for reading in meter.read(decoding)]
 

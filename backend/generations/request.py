@@ -6,13 +6,14 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from backend.errors import UserError
 from backend.experiments.evaluations.kinds import Dtype
-from backend.models.catalog import DEFAULT_MODEL
+from backend.methods import Method, make_method
+from backend.models.catalog import CATALOG, DEFAULT_MODEL
 from backend.settings import Settings, setting
-from backend.sparsity import Policy, make_policy
 
 DENSE = 0
-"""The dense side's number; the policies' follow it."""
+"""The number of the reference side (dense, or a mixture's original routing); the policies' follow it."""
 MOST_POLICIES = 3
 MOST_PROMPTS = 64
 LONGEST = 2_048
@@ -74,17 +75,33 @@ class GenerationRequest(Settings):
         """Return every setting, those at their defaults too: a text is to be made again as it was."""
         return self.canonical()
 
-    def plans(self) -> list[Policy]:
-        """Return the sides' policies, dense first.
+    def plans(self, mixture: bool | None = None) -> list[Method]:
+        """Return the sides' policies, the reference first: dense, or a mixture's original routing.
+
+        Args:
+            mixture: Whether the model is a mixture of experts; None before it is loaded, when only the
+                catalog's models are known.
 
         Raises:
-            UserError: A policy or one of its settings is wrong.
+            UserError: A policy or one of its settings is wrong, or it is none for this model.
         """
-        sides = [make_policy("dense", {})]
+        asked = []
         for said in self.policies:
             settings = dict(said)
-            sides.append(make_policy(str(settings.pop("method", "")), settings))
-        return sides
+            asked.append(make_method(str(settings.pop("method", "")), settings))
+        known = is_mixture(self.model) if mixture is None else mixture
+        if known is None:
+            known = bool(asked) and asked[0].kind == "routing"
+            _refuse_both_kinds(asked)
+        for policy in asked:
+            if (policy.kind == "routing") != known:
+                raise UserError(_not_for(policy, self.model, known))
+        if known and self.prefill == "sparse":
+            raise UserError(
+                "prefill belongs to mask policies; a routing policy's own setting 'prompt' says whether the "
+                "prompt is re-routed ('rerouted' or 'original')."
+            )
+        return [make_method("original" if known else "dense", {}), *asked]
 
 
 def _refuse_surrogates(number: int, prompt: str) -> None:
@@ -98,6 +115,34 @@ def _refuse_surrogates(number: int, prompt: str) -> None:
         ) from error
 
 
-def policy_json(policy: Policy) -> dict[str, Any]:
+def is_mixture(model: str) -> bool | None:
+    """Tell whether a model of the catalog is a mixture of experts; None for another, not yet loaded."""
+    if model not in CATALOG:
+        return None
+    return CATALOG[model].source.kind == "derived"
+
+
+def _refuse_both_kinds(policies: list[Method]) -> None:
+    first = {policy.kind: policy for policy in reversed(policies)}
+    if len(first) > 1:
+        raise UserError(
+            f"{first['mask'].title} is a mask policy and {first['routing'].title} a routing policy: no model "
+            "takes both; choose mask policies for a dense model, routing policies for a mixture of experts."
+        )
+
+
+def _not_for(policy: Method, model: str, mixture: bool) -> str:
+    if mixture:
+        return (
+            f"{policy.title} is a mask policy, but {model} is a mixture of experts; choose routing policies, "
+            "such as cache_prior."
+        )
+    return (
+        f"{policy.title} is a routing policy, but {model} is no mixture of experts; choose mask policies, "
+        "such as dip."
+    )
+
+
+def policy_json(policy: Method) -> dict[str, Any]:
     """Return a policy as a request names it."""
     return {"method": policy.name, **policy.canonical()}

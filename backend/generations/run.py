@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from backend.decoding.decoder import DecodingModel, ReadPrompt, read_densely, ready_for
@@ -17,10 +17,12 @@ from backend.experiments.runs import Cancelled, RunFolder
 from backend.generations.forced import score_forced
 from backend.generations.prompts import Prompt, check_room, prompts_of
 from backend.generations.request import DENSE, GenerationRequest
+from backend.generations.routed import RoutedModel, holds_experts, refuse_unfit
 from backend.generations.sampling import Sampler
-from backend.generations.side import FreeSide, Setting, execution_of, why_no_text
+from backend.generations.side import FreeSide, Setting, Side, how_run, why_no_text
 from backend.generations.written import Stream
-from backend.sparsity.policy import Policy
+from backend.routing.engine import RoutedEngine
+from backend.routing.policy import RoutingPolicy
 
 if TYPE_CHECKING:
     from backend.experiments.laboratory import Laboratory, Subject
@@ -58,13 +60,18 @@ def run_generation(
     log.append("run_started", provenance=provenance(*laboratory.machine()))
     try:
         request = GenerationRequest.parse(folder.asked["spec"], f"run {folder.id}")
-        policies = [with_a_text(laboratory, policy) for policy in request.plans()]
+        request.plans()  # what is wrong is said before a model is loaded
         subject = laboratory.subject(request.model, request.dtype)
+        sides = request.plans(holds_experts(subject.loaded.model))
+        policies: list[Any] = [with_a_text(laboratory, policy) for policy in sides]
         prompts = prompts_of(request, laboratory, subject.loaded.tokenizer)
         for prompt in prompts:
             limit = getattr(subject.loaded.config.get_text_config(), "max_position_embeddings", None)
             check_room(prompt, request.max_tokens, limit)
         read = [prompt.ids for prompt in prompts]
+        for policy in policies:
+            if isinstance(policy, RoutingPolicy):
+                refuse_unfit(subject, policy)
         fitted = [
             calibrate(laboratory, request.model, request.dtype, policy, read).fitted for policy in policies
         ]
@@ -92,7 +99,7 @@ class _Item:
     Args:
         log: The run's events.
         request: What is asked.
-        policies: The sides' policies, dense first.
+        policies: The sides' policies, the reference first.
         fitted: What each fitted on its calibration text, or None.
         subject: The model.
         laboratory: Keeps prompts that were read.
@@ -103,7 +110,7 @@ class _Item:
         self,
         log: EventLog,
         request: GenerationRequest,
-        policies: list[Policy],
+        policies: list[Side],
         fitted: list[Any],
         subject: Subject,
         laboratory: Laboratory,
@@ -111,6 +118,8 @@ class _Item:
     ) -> None:
         self._log, self._request, self._policies, self._fitted = log, request, policies, fitted
         self._subject, self._laboratory, self._stop = subject, laboratory, stop
+        routed = isinstance(policies[DENSE], RoutingPolicy)
+        self._engine: Any = subject.routing if routed else subject.engine
 
     def write(self, item: int, prompt: Prompt) -> None:
         """Write all sides' texts and score them."""
@@ -172,17 +181,19 @@ class _Item:
         for number, (policy, fitted) in list(enumerate(sides))[1:]:
             self._stop()
             stream = Stream(self._log, item, number, "forced")
-            score_forced(self._subject.engine, self._ready, setting, policy, text, stream, self._stop, fitted)
+            score_forced(self._engine, self._ready, setting, policy, text, stream, self._stop, fitted)
 
-    def _ready(self, policy: Policy) -> AbstractContextManager[DecodingModel]:
-        return ready_for(self._subject.engine, policy, int8=self._request.dtype == "int8")
+    def _ready(self, policy: Any) -> AbstractContextManager[DecodingModel | RoutedModel]:
+        if isinstance(self._engine, RoutedEngine):
+            return nullcontext(RoutedModel(self._engine))
+        return ready_for(self._engine, policy, int8=self._request.dtype == "int8")
 
     def _read(self, ids: list[int]) -> ReadPrompt:
         """Return the prompt as dense reads it, read before if it was kept."""
         import torch
 
         def make() -> ReadPrompt:
-            return read_densely(self._subject.engine, torch.tensor(ids))
+            return read_densely(self._engine, torch.tensor(ids))
 
         if len(ids) > KEPT_PROMPT:
             return make()
@@ -205,7 +216,7 @@ class _Item:
                     "policy_version": type(policy).version,
                     "settings": policy.canonical(),
                     "how": policy.how,
-                    "execution": execution_of(policy),
+                    "execution": how_run(policy),
                     "no_text": why_no_text(policy),
                 }
                 for number, policy in enumerate(self._policies)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from backend.decoding.decoder import Decoding, DecodingModel, Execution, ReadPrompt
 from backend.decoding.refusal import refuse_unreal
@@ -12,15 +12,20 @@ from backend.errors import UserError
 from backend.evaluation.answers import end_tokens
 from backend.generations.meters import meters_for, read_all
 from backend.generations.pieces import Pieces
+from backend.generations.routed import RoutedDecoding, RoutedModel
 from backend.generations.sampling import Sampler
 from backend.generations.scoring import compare, top_tokens
 from backend.generations.written import Stream, Written
+from backend.routing.engine import RoutedEngine
+from backend.routing.policy import RoutingPolicy
 from backend.sparsity.engine import MaskedEngine
 from backend.sparsity.policy import Policy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Side: TypeAlias = Policy | RoutingPolicy
+"""What decides a side: a mask policy, or for a mixture of experts a routing policy."""
 SCORED_AT_ONCE = 16
 """Tokens of a side that the dense model reads at once, while the side goes on: one takes as long as eight."""
 
@@ -59,11 +64,11 @@ class DenseReader:
     """The dense model reading a side's text behind it, with a cache of its own.
 
     Args:
-        engine: The model, dense while it reads.
+        engine: The model, dense (a mixture: with its original routing) while it reads.
         read: The prompt.
     """
 
-    def __init__(self, engine: MaskedEngine, read: ReadPrompt) -> None:
+    def __init__(self, engine: MaskedEngine | RoutedEngine, read: ReadPrompt) -> None:
         import copy
 
         self._engine = engine
@@ -100,12 +105,12 @@ class FreeSide:
         setting: What the sides share.
         policy: Its policy.
         stream: Where its tokens go.
-        is_dense: It is the dense model itself, whose own logits are the reference.
+        is_dense: It is the reference itself: dense, or a mixture with its original routing.
         calibration: What the policy fitted on its calibration text.
     """
 
     def __init__(
-        self, setting: Setting, policy: Policy, stream: Stream, is_dense: bool, calibration: Any = None
+        self, setting: Setting, policy: Side, stream: Stream, is_dense: bool, calibration: Any = None
     ) -> None:
         self.policy, self.stream, self.is_dense = policy, stream, is_dense
         self.tokens: list[int] = []
@@ -116,12 +121,17 @@ class FreeSide:
         self._pieces = Pieces(setting.tokenizer, setting.prompt)
         self._ends = end_tokens(setting.tokenizer)
         self._unscored: list[tuple[int, Tensor]] = []
-        self._decoding: Decoding | None = None
+        self._decoding: Decoding | RoutedDecoding | None = None
         self._reader: DenseReader | None = None
 
     @property
     def from_shared_prompt(self) -> bool:
-        """Whether its first token comes from the prompt that dense read for all sides."""
+        """Whether its first token comes from the prompt that dense read for all sides.
+
+        A mixture's sides read it themselves, for their caches follow it.
+        """
+        if isinstance(self.policy, RoutingPolicy):
+            return False
         return self.is_dense or self._setting.prefill == "dense"
 
     def begin(self) -> None:
@@ -129,17 +139,10 @@ class FreeSide:
         if self.from_shared_prompt:
             self._write(self._setting.read.logits, [])
 
-    def lay_out(self, model: DecodingModel) -> None:
+    def lay_out(self, model: DecodingModel | RoutedModel) -> None:
         """Make ready to decode; a side that reads the prompt under its policy does so now."""
         setting = self._setting
-        self._decoding = Decoding(
-            model,
-            self.policy,
-            setting.room,
-            execution=execution_of(self.policy),
-            prefill=setting.prefill,
-            calibration=self._calibration,
-        )
+        self._decoding = _decoding(model, setting, self.policy, self._calibration)
         self._meters = meters_for(self.policy, setting.value_bytes)
         if not self.is_dense:
             self._reader = DenseReader(model.engine, setting.read)
@@ -215,6 +218,28 @@ class FreeSide:
         self.stream.scores(compare(dense, own, tokens, self._setting.tokenizer))
 
 
+def _decoding(
+    model: DecodingModel | RoutedModel, setting: Setting, policy: Side, calibration: Any
+) -> Decoding | RoutedDecoding:
+    if isinstance(model, RoutedModel):
+        assert isinstance(policy, RoutingPolicy)
+        return RoutedDecoding(model.engine, policy, calibration)
+    assert isinstance(policy, Policy)
+    return Decoding(
+        model,
+        policy,
+        setting.room,
+        execution=execution_of(policy),
+        prefill=setting.prefill,
+        calibration=calibration,
+    )
+
+
+def how_run(policy: Side) -> str:
+    """Return how a side runs: "routed", or a mask policy's execution."""
+    return "routed" if isinstance(policy, RoutingPolicy) else execution_of(policy)
+
+
 def execution_of(policy: Policy) -> Execution:
     """Return how a policy decodes here: gathered where kernels can skip what it drops, else masked."""
     try:
@@ -224,9 +249,9 @@ def execution_of(policy: Policy) -> Execution:
     return "gathered"
 
 
-def why_no_text(policy: Policy) -> str:
+def why_no_text(policy: Side) -> str:
     """Return why a policy can have no text of its own, "" if it can."""
-    if getattr(policy.prepare, "__func__", None) is Policy.prepare:
+    if isinstance(policy, RoutingPolicy) or getattr(policy.prepare, "__func__", None) is Policy.prepare:
         return ""
     return (
         f"{policy.title} makes its masks from a dense pass over the whole text, so it can only be scored on "

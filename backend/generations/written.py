@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from backend.experiments.events import EventLog
-from backend.generations.meters import Reading
+from backend.generations.readings import Reading
 from backend.generations.scoring import Score, Top
 
 Form = Literal["free", "forced"]

@@ -40,6 +40,7 @@ class AdapMoE(CalibratedRouting):
         "calibration text, by a backward pass, and counted relative to its mean over the layers."
     )
     sweep_setting = "theta"
+    may_use_fewer = True
 
     theta: float = setting(
         1e-3, "Squared router probability below which an expert of an average layer is dropped.", symbol="θ",

@@ -17,7 +17,7 @@ from backend.models.anatomy import Head
 from backend.routing.calibrated import CalibratedRouting
 from backend.routing.hooks import rerouted
 from backend.routing.policy import Choice, RoutingContext, RoutingPolicy
-from backend.routing.reading import RoutingReading
+from backend.routing.reading import LayerReading, RoutingReading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,28 +126,85 @@ class RoutedEngine:
         Raises:
             UserError: The policy's settings do not fit the model; a batch of several sequences.
         """
+        begun = self.sequence(policy, sequence=sequence, prompt=prompt, calibration=calibration)
+        with begun.routed() as reading:
+            yield reading
+
+    def sequence(
+        self,
+        policy: RoutingPolicy,
+        *,
+        sequence: int = 0,
+        prompt: int = 0,
+        calibration: Calibration | None = None,
+    ) -> RoutedSequence:
+        """Return a new sequence, whose routing can be put on and off: several may take turns on one model.
+
+        Arguments as for :meth:`hidden_states`.
+
+        Raises:
+            UserError: The policy's settings do not fit the model.
+        """
         self.fit(policy)
-        reading = RoutingReading(prompt)
-        contexts = {}
-        for index, layer in self.anatomy.layers.items():
+        return RoutedSequence(self.anatomy, policy, sequence, prompt, calibration)
+
+
+class RoutedSequence:
+    """One sequence under a policy: its state a layer and what it has used so far.
+
+    Args:
+        anatomy: The model's parts.
+        policy: The policy.
+        sequence: The sequence's running number, for seeds.
+        prompt: First tokens that are the prompt.
+        calibration: What the policy was calibrated to, by layer.
+
+    Attributes:
+        reading: The experts used, growing with each call of the model.
+        last: What the last call used, by layer.
+    """
+
+    def __init__(
+        self,
+        anatomy: MoEAnatomy,
+        policy: RoutingPolicy,
+        sequence: int,
+        prompt: int,
+        calibration: Calibration | None,
+    ) -> None:
+        self.reading = RoutingReading(prompt)
+        self.last: dict[int, LayerReading] = {}
+        self._anatomy, self._policy = anatomy, policy
+        self._as_it_is = 0 if policy.reroutes_prompt else prompt
+        self._contexts = {}
+        for index, layer in anatomy.layers.items():
             context = RoutingContext(index, layer.size, layer.k, sequence, calibration=calibration)
             context.state = policy.start(context)
-            contexts[index] = context
-        as_it_is = 0 if policy.reroutes_prompt else prompt
+            self._contexts[index] = context
 
-        def choose(layer: MoELayer, routes: Routes) -> Choice:
-            context = contexts[layer.layer]
-            chosen = _chosen(policy, routes, context, as_it_is)
-            context.tokens += routes.tokens
-            reading.add(layer.layer, routes, chosen)
-            return chosen
+    @contextmanager
+    def routed(self) -> Iterator[RoutingReading]:
+        """Route the model for the time of a ``with`` block; the next block goes on.
 
-        handle = self.anatomy.decoder.register_forward_pre_hook(_one_sequence, with_kwargs=True)
+        Yields:
+            The experts used, growing with each call of the model.
+
+        Raises:
+            UserError: A batch of several sequences.
+        """
+        handle = self._anatomy.decoder.register_forward_pre_hook(_one_sequence, with_kwargs=True)
         try:
-            with rerouted(self.anatomy.layers, choose):
-                yield reading
+            with rerouted(self._anatomy.layers, self._choose):
+                yield self.reading
         finally:
             handle.remove()
+
+    def _choose(self, layer: MoELayer, routes: Routes) -> Choice:
+        context = self._contexts[layer.layer]
+        chosen = _chosen(self._policy, routes, context, self._as_it_is)
+        context.tokens += routes.tokens
+        self.last[layer.layer] = self.reading.add(layer.layer, routes, chosen)
+        return chosen
 
 
 def _chosen(policy: RoutingPolicy, routes: Routes, context: RoutingContext, as_it_is: int) -> Choice:

@@ -37,6 +37,7 @@ class ExpertPruning(Rerouting):
     paper = ""
     limits = "It reads fewer experts; where they are renormalised, those left weigh more."
     sweep_setting = "experts"
+    may_use_fewer = True
 
     experts: int = setting(1, "Experts that a token uses.", unit="experts a token", symbol="K'", ge=1)
 
@@ -66,6 +67,7 @@ class TopP(Rerouting):
         "experts, so a flat router never gets there with K."
     )
     sweep_setting = "p"
+    may_use_fewer = True
 
     p: float = setting(0.5, "Router probability that the experts have to hold.", symbol="p", ge=0, le=1)
 
@@ -89,6 +91,7 @@ class AdaptiveK(Rerouting):
     paper = ""
     limits = "H lies between 0 and ln N; thresholds that suit one model say nothing of another."
     sweep_setting = "high"
+    may_use_fewer = True
 
     low: float = setting(0.5, "Entropy below which one expert is used.", unit="nats", symbol="h₁", ge=0)
     high: float = setting(2.0, "Entropy below which half of K are used.", unit="nats", symbol="h₂", ge=0)

@@ -11,7 +11,7 @@ calibration text (:mod:`backend.routing.calibrated`) finds what was fitted in ``
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,8 @@ class RoutingPolicy(Method):
     """A way to choose each token's experts in a mixture."""
 
     kind = "routing"
+    may_use_fewer: ClassVar[bool] = False
+    """A token may use fewer experts than the model's K."""
 
     @property
     def reroutes_prompt(self) -> bool:

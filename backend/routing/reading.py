@@ -65,9 +65,11 @@ class RoutingReading:
     prompt: int = 0
     _parts: dict[int, list[LayerReading]] = field(default_factory=dict, repr=False)
 
-    def add(self, layer: int, routes: Routes, chosen: Choice) -> None:
-        """Take note of the next tokens of a layer."""
-        self._parts.setdefault(layer, []).append(_compared(routes, chosen))
+    def add(self, layer: int, routes: Routes, chosen: Choice) -> LayerReading:
+        """Take note of the next tokens of a layer; return what is noted of them."""
+        found = _compared(routes, chosen)
+        self._parts.setdefault(layer, []).append(found)
+        return found
 
     @property
     def layers(self) -> dict[int, LayerReading]:

@@ -175,6 +175,8 @@ def _fill(asked: dict[str, Any]) -> None:
     state["generate_count"] = len(policies)
     for place, policy in enumerate(policies):
         state[f"generate_method_{place}"] = policy.name
+        if not isinstance(policy, Policy):
+            continue
         density = policy.expected_density()
         if density is not None and _rounded(policy) == _rounded(type(policy).at_density(round(density, 2))):
             state[f"generate_{place}_density_{policy.name}"] = round(density, 2)

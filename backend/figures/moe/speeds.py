@@ -151,8 +151,4 @@ def _detail(title: str, resident: float, row: pd.Series) -> str:
 def _fewer_experts(policy: str) -> bool:
     """Return whether a policy may use fewer experts than the model's own routing."""
     method = every_method().get(policy)
-    return (
-        method is not None
-        and issubclass(method, RoutingPolicy)
-        and method.expected_experts is not RoutingPolicy.expected_experts
-    )
+    return method is not None and issubclass(method, RoutingPolicy) and method.may_use_fewer
