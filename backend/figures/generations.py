@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.figures.curves import point_label
@@ -54,13 +54,45 @@ SCORES = (
         log=True,
     ),
 )
-"""What every side has. The ranges are fixed, so that two texts can be compared; what is beyond has the last
-colour."""
+"""What every side has; a mixture's have the same beside original routing. The ranges are fixed, so that two
+texts can be compared; what is beyond has the last colour."""
+
+
+ROUTED_SCORES = tuple(
+    replace(each, scale=each.scale.model_copy(update={"label": label}))
+    for each, label in zip(
+        SCORES,
+        ("KL(original‖policy)", "Δlog p (policy − original)", "Rank under original routing, log10"),
+        strict=True,
+    )
+)
+ROUTED_NOTES: dict[Form, str] = {
+    "free": "Free-running: each side goes on from its own text; KL, Δlog p and rank are by the original "
+    "routing at that side's own context. Misses are simulated: all experts are in memory here.",
+    "forced": "Forced: original routing's text, each token predicted by the policy at the same context. "
+    "Misses are simulated: all experts are in memory here.",
+}
+
+
+def is_routed(shown: Generation) -> bool:
+    """Tell whether the sides are routing policies of a mixture of experts."""
+    return shown.sides[DENSE].policy == "original"
+
+
+def note_of(shown: Generation, form: Form) -> str:
+    """Return what a form means."""
+    return (ROUTED_NOTES if is_routed(shown) else NOTES)[form]
+
+
+def form_name(shown: Generation, form: Form) -> str:
+    """Return a form's name for people: "Forced on dense's text"."""
+    return FORMS[form].replace("dense", "original routing") if is_routed(shown) else FORMS[form]
 
 
 def colours_of(shown: Generation) -> list[Colour]:
     """Return what a generation's tokens can be coloured by: scores, then what its sides brought along."""
-    found = {colour.scale.label: colour for colour in SCORES}
+    scores = ROUTED_SCORES if is_routed(shown) else SCORES
+    found = {colour.scale.label: colour for colour in scores}
     for side in shown.sides:
         for column in side.columns:
             scale = ColourScale(
@@ -73,7 +105,7 @@ def colours_of(shown: Generation) -> list[Colour]:
 
 def side_label(side: Side) -> str:
     """Return a side's name: "Dense", "DIP · density 0.5"."""
-    return "Dense" if side.number == DENSE else point_label(side.policy, to_json(side.settings))
+    return "Dense" if side.policy == "dense" else point_label(side.policy, to_json(side.settings))
 
 
 def strip_spec(shown: Generation, side: Side, form: Form, colour: Colour) -> FigureSpec:
@@ -96,7 +128,7 @@ def strip_spec(shown: Generation, side: Side, form: Form, colour: Colour) -> Fig
         x=Axis(label=""),
         y=Axis(label=""),
         strip=strip,
-        note=NOTES[form] if side.number != DENSE else "The dense model's own text.",
+        note=note_of(shown, form) if side.number != DENSE else f"{side_label(side)}: the model's own text.",
         provenance=Provenance(
             runs=(shown.run_id,),
             filters={"model": shown.model, "prompt": visible(shown.prompt), "form": form},

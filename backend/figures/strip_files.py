@@ -10,8 +10,8 @@ from typing import Any
 from backend.figures.drawing.scales import STOPS, colour_at, ink_on, limits, rgb_text
 from backend.figures.drawing.text import short
 from backend.figures.generations import (
-    NOTES,
     Colour,
+    note_of,
     shown_tokens,
     side_label,
     strip_spec,
@@ -55,7 +55,7 @@ def to_html(shown: Generation, form: Form, colour: Colour, asked: dict[str, Any]
     parts = [
         f"<h1>{html.escape(shown.model)}</h1>",
         f"<pre>{html.escape(visible(shown.prompt))}</pre>",
-        f"<p>{html.escape(NOTES[form])}</p>",
+        f"<p>{html.escape(note_of(shown, form))}</p>",
         legend_html(colour.scale),
     ]
     for spec in specs_of(shown, form, colour):

@@ -33,6 +33,11 @@ class TokenColumn:
         """Return the column as the events state it."""
         return asdict(self)
 
+    @property
+    def how(self) -> Literal["measured", "simulated"]:
+        """How its values are got; a label says so where they are simulated."""
+        return "simulated" if "(simulated" in self.label else "measured"
+
     @classmethod
     def from_json(cls, said: dict[str, Any]) -> TokenColumn:
         """Return the column that :meth:`as_json` wrote."""

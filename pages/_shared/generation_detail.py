@@ -42,7 +42,11 @@ def show_token(shown: Generation, run_id: str) -> None:
             _top(side_label(side), token["top"], token["text"])
         with right:
             if side.number != DENSE and token["dense_top"] is not None:
-                _top("Dense, at the same context", token["dense_top"], token["text"])
+                _top(
+                    f"{side_label(shown.sides[DENSE])}, at the same context",
+                    token["dense_top"],
+                    token["text"],
+                )
         _layers(shown, side, token)
 
 
@@ -102,5 +106,5 @@ def _layer_spec(shown: Generation, side: Side, token: dict[str, Any], column: To
             range=None if ends is None else (ends[0] - 0.03, ends[1] + 0.03),
         ),
         series=(series,),
-        provenance=Provenance(runs=(shown.run_id,), methods=(side.policy,), how=("measured",)),
+        provenance=Provenance(runs=(shown.run_id,), methods=(side.policy,), how=(column.how,)),
     )  # fmt: skip

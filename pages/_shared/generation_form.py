@@ -9,12 +9,16 @@ import streamlit as st
 
 from backend.errors import UserError
 from backend.generations import LONGEST, MOST_POLICIES, GenerationRequest
-from backend.generations.request import policy_json
+from backend.generations.request import is_mixture, policy_json
+from backend.methods import Method, every_method
 from backend.models import CATALOG, DEFAULT_MODEL
+from backend.routing import ROUTINGS
 from backend.settings import SettingField
-from backend.sparsity import METHODS, Policy
+from backend.sparsity import Policy
 from pages._shared.generation_asked import ask, asked_last, start_from
 from pages._shared.policy_control import BY_DENSITY, BY_SETTINGS, policy_methods, policy_settings
+from pages._shared.routing_control import STARTS as ROUTING_STARTS
+from pages._shared.routing_control import control_key, routing_methods, routing_settings
 from pages._shared.store import OpenStore
 
 PAUSE_SECONDS = 0.7
@@ -63,6 +67,8 @@ def sampling_controls(prefix: str) -> dict[str, Any]:
             "Seed", 0, 2**32 - 1, step=1, key=f"{prefix}_seed", help=_help("seed")
         )
         values["top_p"] = st.slider("Top-p", 0.05, 1.0, step=0.05, key=f"{prefix}_top_p", help=_help("top_p"))
+    if _mixture(prefix):  # a routing policy has a setting of its own for the prompt
+        return values | {"prefill": "dense"}
     values["prefill"] = st.radio(
         "Policies read the prompt", ["dense", "sparse"], horizontal=True, key=f"{prefix}_prefill",
         help=_help("prefill"),
@@ -91,23 +97,44 @@ def policy_controls(prefix: str, count: int) -> tuple[dict[str, Any], ...]:
         UserError: A policy's settings do not go together.
     """
     _start(prefix, count=count)
-    chosen = st.slider("Policies beside dense", 0, MOST_POLICIES, key=f"{prefix}_count")
+    mixture = _mixture(prefix)
+    chosen = st.slider(
+        f"Policies beside {'original routing' if mixture else 'dense'}",
+        0,
+        MOST_POLICIES,
+        key=f"{prefix}_count",
+    )
     policies = []
     for place in range(chosen):
-        start, density = _STARTS[place]
-        _start(prefix, **{f"method_{place}": start, f"by_{place}": BY_DENSITY})
         with st.container(border=True, gap="small", key=f"{prefix}_policy_{place}"):
-            method = st.selectbox(
-                f"Policy {place + 1}", policy_methods(), key=f"{prefix}_method_{place}",
-                format_func=lambda name: METHODS[name].title,
-            )  # fmt: skip
-            by = st.radio(
-                f"Set policy {place + 1} by", [BY_DENSITY, BY_SETTINGS], key=f"{prefix}_by_{place}",
-                horizontal=True, label_visibility="collapsed",
-            )  # fmt: skip
-            policy = policy_settings(method, by, f"{prefix}_{place}", density=density)
-            policies.append(policy_json(policy))
+            policies.append(policy_json(_policy(prefix, place, mixture)))
     return tuple(policies)
+
+
+def _mixture(prefix: str) -> bool | None:
+    """Tell whether the form's model is a mixture of experts, None for one that is not in the catalog."""
+    return is_mixture(str(st.session_state.get(f"{prefix}_model") or DEFAULT_MODEL))
+
+
+def _policy(prefix: str, place: int, mixture: bool | None) -> Method:
+    """Show one policy's controls: those of the model's kind, or of both where it is not known."""
+    start, density = _STARTS[place]
+    methods = [*([] if mixture else policy_methods()), *(routing_methods() if mixture is not False else [])]
+    name = f"{'routing' if mixture else 'method'}_{place}"
+    _start(prefix, **{name: ROUTING_STARTS[place] if mixture else start, f"by_{place}": BY_DENSITY})
+    if st.session_state[f"{prefix}_{name}"] not in methods:
+        st.session_state[f"{prefix}_{name}"] = start
+    method = st.selectbox(
+        f"Policy {place + 1}", methods, key=f"{prefix}_{name}",
+        format_func=lambda each: every_method()[each].title,
+    )  # fmt: skip
+    if method in ROUTINGS:
+        return routing_settings(method, f"{prefix}_{place}")
+    by = st.radio(
+        f"Set policy {place + 1} by", [BY_DENSITY, BY_SETTINGS], key=f"{prefix}_by_{place}",
+        horizontal=True, label_visibility="collapsed",
+    )  # fmt: skip
+    return policy_settings(method, by, f"{prefix}_{place}", density=density)
 
 
 def _form(opened: OpenStore, live: bool) -> None:
@@ -122,7 +149,8 @@ def _form(opened: OpenStore, live: bool) -> None:
                 "Sides share this machine", ["together", "in turn"], horizontal=True, key="generate_order",
                 help=f"{_help('order')} Either way tokens/s counts a side's own steps only.",
             )  # fmt: skip
-            forced = st.toggle("Also score policies on dense's text", key="generate_forced")
+            whose = "original routing's" if _mixture("generate") else "dense's"
+            forced = st.toggle(f"Also score policies on {whose} text", key="generate_forced")
         request = GenerationRequest.parse(
             {**values, "prompts": (prompt or "",), "policies": policies, "order": order, "forced": forced},
             "The form",
@@ -174,6 +202,9 @@ def _fill(asked: dict[str, Any]) -> None:
         state["generate_prompt"] = request.prompts[0]
     state["generate_count"] = len(policies)
     for place, policy in enumerate(policies):
+        if not isinstance(policy, Policy):
+            state |= _routing_state(policy, place, bool(is_mixture(request.model)))
+            continue
         state[f"generate_method_{place}"] = policy.name
         if not isinstance(policy, Policy):
             continue
@@ -182,6 +213,13 @@ def _fill(asked: dict[str, Any]) -> None:
             state[f"generate_{place}_density_{policy.name}"] = round(density, 2)
     for key, value in state.items():
         st.session_state.setdefault(key, value)
+
+
+def _routing_state(policy: Method, place: int, known: bool) -> dict[str, Any]:
+    """Return the values of one routing policy's controls."""
+    key = f"generate_{place}"
+    settings = {control_key(key, policy.name, name): value for name, value in policy.canonical().items()}
+    return {f"generate_{'routing' if known else 'method'}_{place}": policy.name, **settings}
 
 
 def _rounded(policy: Policy) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from backend.experiments import client
 from backend.figures.drawing.scales import limits
 from backend.figures.generations import (
     FORMS,
-    NOTES,
     Colour,
     colours_of,
+    form_name,
+    is_routed,
+    note_of,
     shown_tokens,
     side_label,
     visible,
@@ -60,15 +62,16 @@ def _view(opened: OpenStore, run_id: str, unfinished: bool) -> None:
         return
     _prompt(shown, run.spec)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        chosen = address.segments("Compare", list(FORMS.values()), "form", default=FORMS["free"])
+        forms: dict[Form, str] = {each: form_name(shown, each) for each in FORMS}
+        chosen = address.segments("Compare", list(forms.values()), "form", default=forms["free"])
         colours = colours_of(shown)
         by = address.choice("Colour by", [colour.scale.label for colour in colours], "colour", width=240)
-        form: Form = next(name for name, title in FORMS.items() if title == chosen)
+        form: Form = next(name for name, title in forms.items() if title == chosen)
         colour = next(each for each in colours if each.scale.label == by)
         first = _pages(shown, form)
     st.html(legend_html(colour.scale))
     _strips(shown, form, colour, first, run)
-    st.caption(f"{NOTES[form]} {_order_note(run.spec)}")
+    st.caption(f"{note_of(shown, form)} {_order_note(run.spec, is_routed(shown))}")
     show_token(shown, run_id)
     exports(opened, shown, run, form, colour)
 
@@ -138,9 +141,10 @@ def _prompt(shown: Generation, asked: dict[str, Any]) -> None:
             f"temperature {asked['temperature']:g}, top-p {asked.get('top_p', 1):g}, "
             f"seed {asked.get('seed', 0)}"
         )  # fmt: skip
+        read = "by each side" if is_routed(shown) else asked.get("prefill", "dense")
         st.caption(
-            f"{shown.model} · {asked.get('style', 'chat')} · {shown.prompt_tokens:,} tokens read "
-            f"{asked.get('prefill', 'dense')} · at most {asked.get('max_tokens', 64):,} more · {drawn}"
+            f"{shown.model} · {asked.get('style', 'chat')} · {shown.prompt_tokens:,} tokens read {read} · "
+            f"at most {asked.get('max_tokens', 64):,} more · {drawn}"
         )
         with st.expander("As the model reads it", icon=":material/notes:", key="generation_read_as"):
             st.code(visible(shown.read_as), language=None, wrap_lines=True)
@@ -197,8 +201,15 @@ def _nothing(run: StoredRun, form: Form) -> str:
     return "Not scored on the dense model's text." if form == "forced" else "No token was written."
 
 
-def _order_note(asked: dict[str, Any]) -> str:
+def _order_note(asked: dict[str, Any], routed: bool) -> str:
     together = asked.get("order", "together") == "together"
+    if routed:
+        turns = "a token each in turn" if together else "one after the other"
+        return (
+            f"Sides wrote {turns} on one machine; tokens/s counts a side's own steps, hooks on the routers "
+            "included, scoring left out: decoding with experts loaded from disk is on Mixture of experts. Original "
+            "routing reads each text in pieces of 16 tokens behind it."
+        )
     how = (
         "Sides wrote a token each in turn on one machine, its memory laid out for the first policy"
         if together

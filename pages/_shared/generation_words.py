@@ -33,14 +33,14 @@ def about(token: dict[str, Any], side: Side) -> str:
     text = visible(token["text"]).replace("\n", "↵") or "part of a letter"
     lines = [f"“{text}” · token {token['place'] + 1}", f"log p {short(token['logprob'])} nats"]
     if token["kl"] is None:
-        lines.append("not read by dense yet")
+        lines.append(f"not read by {_reference(side)} yet")
     else:
         delta = value_of(token, "delta_logprob")
         assert delta is not None
         lines += [
-            f"KL(dense‖sparse) {short(token['kl'])} nats",
+            f"{_kl(side)} {short(token['kl'])} nats",
             f"Δlog p {short(delta)} nats",
-            f"rank under dense {token['dense_rank']:,}",
+            f"rank under {_reference(side)} {token['dense_rank']:,}",
         ]
     for column in side.columns:
         value = token["own"].get(column.name)
@@ -49,6 +49,14 @@ def about(token: dict[str, Any], side: Side) -> str:
     if not token["own"]:
         lines.append("given by the prompt")
     return "\n".join(lines)
+
+
+def _reference(side: Side) -> str:
+    return "original routing" if side.execution == "routed" else "dense"
+
+
+def _kl(side: Side) -> str:
+    return "KL(original‖policy)" if side.execution == "routed" else "KL(dense‖sparse)"
 
 
 def summary(shown: Generation, side: Side, form: Form) -> str:
@@ -66,6 +74,9 @@ def summary(shown: Generation, side: Side, form: Form) -> str:
     density = side.mean("mlp_density", used) if end is None else end.mlp_density
     if density is not None:
         parts.append(f"MLP density {density:.3f}")
+    if end is not None and "miss_rate" in end.counted:
+        parts.append(f"miss rate {end.counted['miss_rate'][0]:.3f} simulated")
+        parts.append(f"{end.counted['experts_per_token'][0]:.3g} experts a token and layer")
     if end is not None and "hit_rate" in end.counted:
         parts.append(f"hit rate {end.counted['hit_rate'][0]:.3f}")
     if side.number != DENSE:
