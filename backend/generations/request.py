@@ -110,8 +110,8 @@ def _refuse_surrogates(number: int, prompt: str) -> None:
         prompt.encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"prompt {number} is no text at character {error.start + 1} (an unpaired surrogate, as bytes that "
-            "are not UTF-8 leave behind); give it as UTF-8"
+            f"prompt {number} is no text at character {error.start + 1} (an unpaired surrogate, as bytes "
+            "that are not UTF-8 leave behind); give it as UTF-8"
         ) from error
 
 
