@@ -13,11 +13,11 @@ from backend.residency import EVICTIONS, Eviction, MissCurve
 from pages._shared.address import Address
 from pages._shared.figures import show_figure
 from pages._shared.moe_controls import Caches, cache_controls
-from pages._shared.moe_data import coverages, curve_of, known_routings, record_of
+from pages._shared.moe_data import coverages, curve_of, known_routings, readable, record_of
 from pages._shared.moe_quality import chosen_point, gained, quality
 from pages._shared.moe_read_out import read_out
 from pages._shared.moe_sections import by_layer, lifetimes, measured_speeds, times, traffic
-from pages._shared.moe_traces import SHOWN, trace_export, trace_import
+from pages._shared.moe_traces import SHOWN, show_problem, trace_export, trace_import
 from pages._shared.navigation import draw
 from pages._shared.store import OpenStore, open_store
 from pages._shared.sweep_offer import offer_sweeps
@@ -32,8 +32,8 @@ _HOW = r"""
 - A routing that **looks at the cache** (Cache-Prior, Max-Rank, the cumulative threshold) chooses other
   experts for another cache: its points are measured one by one, each with its own size, and read from a
   stored grid.
-- **Belady** evicts what is needed last, on the recorded routing. It bounds every rule that keeps that
-  routing; a policy that changes the routing can go below it.
+- **Belady** evicts what is needed last, on the recorded routing: an oracle, since it knows the future. It
+  bounds every rule that keeps that routing; a policy that changes the routing can go below it.
 - **Lifetime** is the number of tokens from loading to eviction. What is still resident at the end is
   censored; the curve is the Kaplan–Meier estimate.
 - **Entropy** is $-\sum p \ln p$ of the experts' shares of a layer's accesses, over $\ln N$: 1 is even.
@@ -61,17 +61,28 @@ def page() -> None:
     opened = open_store()
     address = Address()
     known, problems = known_routings(opened)
-    for sentence in problems:
-        st.error(sentence, icon=":material/error:")
+    show_problem()
+    _say(problems)
     shown = [source for source in known if source.original is not None]
     if not shown:
         st.info(_EMPTY, icon=":material/hub:")
         trace_import(opened)
         _offers(opened, None)
     else:
-        _routing(opened, address, _source(address, shown))
+        source, problems = readable(_source(address, shown))
+        _say(problems)
+        if source.original is None:
+            trace_import(opened)
+            _offers(opened, source if source.model else None)
+        else:
+            _routing(opened, address, source)
     with st.expander("How is this computed?", icon=":material/help:"):
         st.markdown(_HOW)
+
+
+def _say(problems: list[str]) -> None:
+    for sentence in problems:
+        st.error(sentence, icon=":material/error:")
 
 
 def _source(address: Address, shown: list[RoutingSource]) -> RoutingSource:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
+from backend.errors import UserError
 from backend.experiments.routing_records import FOLDER, RoutingInfo, routing_records
 from backend.experiments.sweep_files import sweep_files
 from backend.figures.moe import RULES_SHOWN, RoutingSource, Scope, curve_in, routing_sources
@@ -37,6 +39,25 @@ def record_of(info: RoutingInfo) -> RoutingRecord:
     """Return a record, kept."""
     found: RoutingRecord = _record(str(info.path), info.path.stat().st_mtime_ns)
     return found
+
+
+def readable(source: RoutingSource) -> tuple[RoutingSource, list[str]]:
+    """Return a source without its damaged records, and a sentence for each of them.
+
+    Read are the records that figures are made of: all but those of routings that look at the cache, whose
+    stored numbers are shown.
+    """
+    aware = {point.cell_id for point in source.points if point.slots is not None}
+    sound, problems = dict(source.infos), []
+    for cell, info in source.infos.items():
+        if cell in aware:
+            continue
+        try:
+            record_of(info)
+        except UserError as error:
+            problems.append(str(error))
+            del sound[cell]
+    return (replace(source, infos=sound) if problems else source), problems
 
 
 def curve_of(info: RoutingInfo, scope: Scope, rule: Eviction, start: Start) -> MissCurve:
@@ -105,7 +126,7 @@ def _query_layers(_opened: OpenStore, root: str, version: int, cell_id: str) -> 
 
 
 _sources = st.cache_resource(_query_sources, show_spinner=False, max_entries=4)
-_record = st.cache_resource(_load, show_spinner=False, max_entries=8)
+_record = st.cache_resource(_load, show_spinner=False, max_entries=64)
 _curve = st.cache_resource(_make_curve, show_spinner="Walking the caches …", max_entries=128)
 _lifetimes = st.cache_resource(_walk, show_spinner=False, max_entries=256)
 _coverages = st.cache_resource(_query_coverages, show_spinner=False, max_entries=8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from backend.errors import UserError
 from backend.experiments.routing_records import RoutingInfo
 from backend.figures import QUALITY
 from backend.figures.curves import title_of
@@ -105,7 +106,11 @@ def _by_strength(policy: str, points: list[GridPoint]) -> dict[str, GridPoint]:
 def _read_out(source: RoutingSource, chosen: GridPoint, record: RoutingRecord, caches: Caches) -> None:
     slots = chosen.slots or caches.slots
     own = record.curve(caches.rule, source.start).miss_rate(max(slots, record.experts_per_token))
-    missed, bound = misses_of(source, chosen, caches.slots, caches.rule, record_of)
+    try:
+        missed, bound = misses_of(source, chosen, caches.slots, caches.rule, record_of)
+    except UserError as error:  # a damaged record of a routing that looks at the cache: its cell is sound
+        st.error(str(error), icon=":material/error:")
+        missed, bound = chosen.miss_rate, None
     st.markdown(
         f"**{chosen.title}**, {chosen.how}" + (f", caches of {slots} experts" if chosen.slots else "")
     )

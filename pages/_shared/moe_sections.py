@@ -139,7 +139,7 @@ def times(
     smallest = rows(record.experts_per_token)
     longest = max(row.time.dense_s + row.time.experts_s + row.time.misses_s for row in smallest)
     shown = rows(caches.slots)
-    if chosen is not None and chosen.slots is not None:
+    if chosen is not None and chosen.slots is not None and caches.start == source.start:
         shown.insert(
             0,
             TimeRow(

@@ -12,8 +12,15 @@ from pages._shared.moe_controls import Caches
 from pages._shared.store import OpenStore
 
 _GIVEN = "moe_imported"
+_PROBLEM = "moe_error"
 SHOWN = "routing"
 """The key of the control that chooses whose routing is shown."""
+
+
+def show_problem() -> None:
+    """Show once why the last removal failed."""
+    if (sentence := st.session_state.pop(_PROBLEM, None)) is not None:
+        st.error(sentence, icon=":material/error:")
 
 
 def trace_import(opened: OpenStore) -> None:
@@ -73,7 +80,7 @@ def _remove(info: RoutingInfo) -> None:
     try:
         remove_imported(info)
     except UserError as error:
-        st.session_state["moe_error"] = str(error)
+        st.session_state[_PROBLEM] = str(error)
 
 
 def _file_name(source: RoutingSource) -> str:

@@ -294,6 +294,18 @@ def test_bytes_are_counted_where_k_differs(stored: Stored) -> None:
     assert own.cost == pytest.approx(record().miss_bytes_per_token(9, "lru") / 1e6)
 
 
+def test_a_record_made_without_a_rule_is_left_out_under_it(stored: Stored) -> None:
+    measured = sources(stored)[0]
+
+    def older(info):
+        full = load(info)
+        return replace(full, curves={key: each for key, each in full.curves.items() if key[1] != "random"})
+
+    assert {each.exact for each in placed_points(measured, "miss_rate", 8, "random", load)} == {True}
+    assert placed_points(measured, "miss_rate", 8, "random", older) == []
+    assert exact_curves(measured, None, "random", older) == {}
+
+
 def test_other_policies_stand_beside_the_original_one_each(stored: Stored) -> None:
     measured = sources(stored)[0]
     exact = exact_curves(measured, None, "lru", load)

@@ -62,7 +62,8 @@ def best_within(points: Sequence[GridPoint], budget: float = BUDGET) -> GridPoin
     """
     limit = math.log1p(budget)
     cheap = [p for p in points if p.delta_nll is not None and p.delta_nll.value <= limit]
-    return min(cheap, key=lambda point: point.miss_rate, default=None)
+    loads = all("misses_per_token" in point.values for point in cheap)  # fair where K differs too
+    return min(cheap, key=lambda p: p.values["misses_per_token"] if loads else p.miss_rate, default=None)
 
 
 def quality_finding(
