@@ -46,3 +46,9 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny-llama"
     tiny_model("llama", folder)
     return folder
+
+
+@pytest.fixture
+def stores_in_memory(monkeypatch):
+    """Let expert stores be timed where pytest's folders are a tmpfs, as tests look at no seconds."""
+    monkeypatch.setattr("backend.decoding.direct_reader._lies_in_memory", lambda path: False)

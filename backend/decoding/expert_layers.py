@@ -112,3 +112,13 @@ def experts_per_token(model: Any) -> int | None:
     config = model.config.get_text_config()
     named = (getattr(config, name, None) for name in _K_NAMES)
     return next((int(value) for value in named if isinstance(value, int) and value > 0), None)
+
+
+def check_slots(model: Any, slots: int) -> None:
+    """Raise ``UserError`` if a cache of so many slots cannot hold what a token uses in a layer."""
+    needed = experts_per_token(model)
+    if needed is not None and slots < needed:
+        raise UserError(
+            f"{slots} slots cannot hold the {needed} experts that a token of this model uses in a "
+            f"layer; give it at least {needed}."
+        )

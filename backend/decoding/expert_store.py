@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from backend.decoding.direct_reader import DirectReader
 from backend.decoding.expert_file import ExpertFile, verify
-from backend.decoding.expert_layers import ExpertLayer, experts_per_token
+from backend.decoding.expert_layers import ExpertLayer, check_slots, experts_per_token
 from backend.decoding.expert_step import ExpertStep, expert_step
 from backend.decoding.expert_weights import SlotWeights
 from backend.decoding.kernels.linear import Indices
@@ -154,12 +154,8 @@ class ExpertStore(RunningExperts):
         keep_trace: bool = False,
     ) -> None:
         super().__init__(model, layers)
+        check_slots(model, slots)
         needed = experts_per_token(model)
-        if needed is not None and slots < needed:
-            raise UserError(
-                f"{slots} slots cannot hold the {needed} experts that a token of this model uses in a "
-                f"layer; give it at least {needed}."
-            )
         self._keep_trace = keep_trace
         self._reader = DirectReader(file.path, direct=direct)
         self.bypass = self._reader.bypass

@@ -21,6 +21,7 @@ from tests.moe_tiny import tiny_moe
 IDS = torch.randint(3, 120, (100,), generator=torch.Generator().manual_seed(5))
 SLOTS = 5
 CACHE = {"slots": SLOTS}
+pytestmark = pytest.mark.usefixtures("stores_in_memory")
 
 
 class Subject:

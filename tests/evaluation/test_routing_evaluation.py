@@ -183,6 +183,13 @@ def test_adapmoe_is_calibrated_in_a_cell_and_drops_experts(home, moe_folder):
     assert {info.description["policy"] for info in routing_records(home)} >= {"adapmoe"}
 
 
+def test_adaptive_k_gets_near_the_mean_that_is_asked_for(home, moe_folder):
+    """On other text than it was fitted on; on that very text it is exact (test_routing_policies)."""
+    found = measured(home, moe_folder, "adaptive_k", {"mean": 3, "calibration_tokens": 256}, tokens=256)
+    assert found["experts_per_token"] == pytest.approx(3, abs=0.35)
+    assert found["calibration_overlap"] < 0.01
+
+
 def test_adapmoe_is_never_fitted_on_what_it_is_evaluated_on(home, moe_folder, tmp_path):
     """A text that is shorter than what calibration reads is all evaluated: a refusal, in both evaluations."""
     short = tmp_path / "short.txt"

@@ -17,7 +17,7 @@ from backend.residency import simulate
 from backend.residency.trace import ExpertTrace
 from backend.routing import NONE, ROUTINGS, RoutingContext, make_routing
 from backend.routing.cache_conditional import CachePrior, CumulativeThreshold, MaxRank
-from backend.routing.fewer_experts import AdaptiveK
+from backend.routing.fewer_experts import thresholds_for
 from backend.routing.routes import Routes, router_entropy
 from backend.sparsity import METHODS
 from tests.routing.reference import SlowCache, in_rank_order, lifted, make_routes, promoted
@@ -280,9 +280,19 @@ def test_pruning_top_p_and_adaptive_k_keep_the_first_ranks():
 @pytest.mark.parametrize("mean", [2.0, 2.75, 3.5, 4.0])
 def test_adaptive_k_is_calibrated_to_a_mean(mean):
     entropies = router_entropy(random_routes(8, tokens=2_000).probabilities)
-    policy = AdaptiveK.for_mean(entropies, K, mean)
-    counts = np.where(entropies < policy.low, 1, np.where(entropies < policy.high, K // 2, K))
+    low, high = thresholds_for(mean, entropies, K)
+    counts = np.where(entropies < low, 1, np.where(entropies < high, K // 2, K))
     assert counts.mean() == pytest.approx(mean, abs=0.01)
+
+
+def test_adaptive_k_with_a_mean_is_another_cell_and_without_one_the_same_as_before():
+    plain = make_routing("adaptive_k", {"low": 1, "high": 2})
+    assert plain.canonical() == {"prompt": "rerouted", "low": 1.0, "high": 2.0}
+    assert plain.fitted_on is None
+    fitted = make_routing("adaptive_k", {"mean": 3})
+    assert fitted.fitted_on == fitted.canonical()["calibration"] == "wikitext2_train"
+    assert not {"low", "high"} & set(fitted.canonical())
+    assert make_routing("adaptive_k", fitted.canonical()) == fitted
 
 
 def test_random_swap_replaces_one_rank_by_an_outsider():
@@ -323,6 +333,8 @@ def test_adapmoe_drops_below_the_layers_own_threshold():
         ("max_rank", {"cache_share": 0.2}, r"cache of 2 of the layer's 12"),
         ("expert_pruning", {"experts": 5}, "experts = 5 is more than the 4"),
         ("random_swap", {"rank": 9}, "rank = 9 is more than the 4"),
+        ("adaptive_k", {"mean": 5}, r"mean = 5 cannot be had: .* between 1.5 and 4\."),
+        ("adaptive_k", {"mean": 1.2}, r"mean = 1.2 cannot be had"),
     ],
 )
 def test_settings_that_do_not_fit_the_model_are_refused(name, given, message):

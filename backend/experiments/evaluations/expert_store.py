@@ -115,7 +115,7 @@ class ExpertStoreEvaluation(Evaluation):
         """Time the store round by round."""
         from backend.decoding.expert_file import store_experts
         from backend.decoding.expert_latency import measure_store
-        from backend.decoding.expert_layers import find_expert_layers
+        from backend.decoding.expert_layers import check_slots, find_expert_layers
         from backend.decoding.expert_routing import StoreRouting
         from backend.evaluation.windows import cut_windows
         from backend.experiments.calibration import calibrate
@@ -131,6 +131,7 @@ class ExpertStoreEvaluation(Evaluation):
             )
         layers = find_expert_layers(loaded.model)
         settings = self._store_settings(policy, layers)
+        check_slots(loaded.model, settings.slots)  # before anything is fitted or written
         windows = cut_windows(laboratory.text(self.text), loaded.tokenizer, 1, length)
         found = calibrate(laboratory, model, self.dtype, policy, windows.ids.tolist())
         routing = StoreRouting(
