@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from backend.decoding.refusal import refuse_prefill
 from backend.experiments.evaluations.kinds import Dtype
 from backend.models.catalog import DEFAULT_MODEL
 from backend.settings import Settings, setting
@@ -78,12 +79,14 @@ class GenerationRequest(Settings):
         """Return the sides' policies, dense first.
 
         Raises:
-            UserError: A policy or one of its settings is wrong.
+            UserError: A policy or one of its settings is wrong, or it cannot read the prompt this way.
         """
         sides = [make_policy("dense", {})]
         for said in self.policies:
             settings = dict(said)
             sides.append(make_policy(str(settings.pop("method", "")), settings))
+        for policy in sides:
+            refuse_prefill(policy, self.prefill)
         return sides
 
 
@@ -93,8 +96,8 @@ def _refuse_surrogates(number: int, prompt: str) -> None:
         prompt.encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"prompt {number} is no text at character {error.start + 1} (an unpaired surrogate, as bytes that "
-            "are not UTF-8 leave behind); give it as UTF-8"
+            f"prompt {number} is no text at character {error.start + 1} (an unpaired surrogate, as bytes "
+            "that are not UTF-8 leave behind); give it as UTF-8"
         ) from error
 
 
