@@ -17,7 +17,7 @@ from pages._shared.generation_list import list_form, ranking_section
 from pages._shared.generation_view import view_section
 from pages._shared.navigation import draw
 from pages._shared.store import OpenStore, open_store
-from pages._shared.text import ago
+from pages._shared.text import ago, quoted
 
 _PICK = "generation_pick"
 _HOW = r"""
@@ -34,8 +34,8 @@ _HOW = r"""
   that token's place in the dense model's order. All three are by the dense model at the *same context*: on
   a sparse side's own text it reads that text in pieces of 16 tokens behind it, with a cache of its own.
 - **MLP density** is the share of MLP weights that the token read, from the masks that ran. The first token
-  comes from the prompt: read dense it is dense's own, KL 0, and has no density. A policy with a cache
-  brings its own columns: hits, bytes missed, how full the cache is.
+  comes from the prompt: read dense it is dense's own, KL 0, and has no density; means leave it out. A policy
+  with a cache brings its own columns: hits, bytes missed, how full the cache is.
 - **Gathered** kernels read only the chosen weights; their tokens/s is measured. **Masked** runs compute
   everything and multiply by masks: their tokens/s says nothing about the method. An **oracle** makes its
   masks from the text itself and can only be scored forced.
@@ -51,7 +51,7 @@ def _picker(runs: pd.DataFrame) -> str:
     asked = shown_run()
     if asked and asked not in ids:
         st.warning(
-            f"The address asks for the generation {asked!r}, which there is not; the newest is shown.",
+            f"The address asks for the generation {quoted(asked)}, which there is not; the newest is shown.",
             icon=":material/link_off:",
         )
     shown = asked if asked in ids else ids[0]

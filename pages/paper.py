@@ -29,6 +29,7 @@ from pages._shared.paper_panels import panels_section, title_field
 from pages._shared.paper_picker import picker, saved_figures
 from pages._shared.paper_preview import preview
 from pages._shared.store import OpenStore, evaluations, open_store
+from pages._shared.text import quoted
 
 _HOW = """
 A figure is saved with its numbers, its settings and the runs that measured them, under an id made of its
@@ -50,7 +51,8 @@ def _current(opened: OpenStore) -> PaperFigure | None:
             show(asked)
             return figure
     except UserError as error:
-        st.warning(f"{error} Choose one of the list.", icon=":material/link_off:")
+        told = str(error).replace(f"'{asked}'", quoted(asked))
+        st.warning(f"{told} Choose one of the list.", icon=":material/link_off:")
         return None
     listed = [each.id for each in saved_figures(opened.home)]
     last = opened_id() if opened_id() in listed else next(iter(listed), "")

@@ -155,7 +155,8 @@ def for_the_command_line(shown: Generation) -> dict[str, Any]:
     """Return what ``generate --json`` prints at its top level, of the policy, or of dense alone.
 
     ``text``, ``tokens`` (each: token, logprob, dense_logprob, kl, mlp_density), ``tokens_per_s``, ``form``
-    ("forced" for an oracle, which has no text of its own), ``first_divergence``, ``dense_text``.
+    ("forced" for an oracle, which has no text of its own), ``mean_kl`` and ``mean_kl_forced`` (over the
+    decoded tokens: the first one comes from the prompt), ``first_divergence``, ``dense_text``.
     """
     side = shown.sides[-1]
     form: Form = "forced" if side.no_text else "free"

@@ -131,6 +131,8 @@ def _fed(decoding: Decoding, setting: Setting, policy: Policy, text: list[int]) 
         rows = [decoding.go_on(setting.read).cpu()]
     else:
         rows = [decoding.read_prompt(torch.tensor(setting.prompt)).cpu()]
+    for meter in meters:
+        meter.start(decoding)
     readings: list[list[Reading]] = [[]]
     for token in text[:-1]:
         rows.append(decoding.feed(token).cpu())

@@ -21,6 +21,10 @@ from backend.sparsity.policy import Policy, Tally
 class Meter(Protocol):
     """Reads a side's last token."""
 
+    def start(self, decoding: Any) -> None:
+        """Take note of what the prompt counted, which is no token's; called once it was read."""
+        ...
+
     def read(self, decoding: Any) -> list[Reading]:
         """Return the columns of the token that was fed last."""
         ...
@@ -28,6 +32,9 @@ class Meter(Protocol):
 
 class DensityMeter:
     """The share of the MLPs' weights that the token read."""
+
+    def start(self, decoding: Decoding) -> None:
+        """Note nothing: a token's masks are its own."""
 
     def read(self, decoding: Decoding) -> list[Reading]:
         """Return the density, weighted by the layers' weights."""
@@ -46,6 +53,12 @@ class TallyMeter:
     def __init__(self, policy: Policy, value_bytes: int) -> None:
         self._policy, self._value_bytes = policy, value_bytes
         self._before: dict[tuple[int, str], Tally] = {}
+
+    def start(self, decoding: Decoding) -> None:
+        """Take the tallies that a sparse prompt left, so that the first token's growth is its own."""
+        for place, context in enumerate(decoding.contexts()):
+            for metric, tally in _by_metric(self._policy.tallies(context)).items():
+                self._before[place, metric] = tally
 
     def read(self, decoding: Decoding) -> list[Reading]:
         """Return one column a tally or gauge."""

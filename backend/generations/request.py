@@ -6,11 +6,13 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from backend.decoding.refusal import refuse_prefill
 from backend.errors import UserError
 from backend.experiments.evaluations.kinds import Dtype
 from backend.methods import Method, make_method
 from backend.models.catalog import CATALOG, DEFAULT_MODEL
 from backend.settings import Settings, setting
+from backend.sparsity import Policy
 
 DENSE = 0
 """The number of the reference side (dense, or a mixture's original routing); the policies' follow it."""
@@ -83,7 +85,8 @@ class GenerationRequest(Settings):
                 catalog's models are known.
 
         Raises:
-            UserError: A policy or one of its settings is wrong, or it is none for this model.
+            UserError: A policy or one of its settings is wrong, it is none for this model, or it cannot
+                read the prompt this way.
         """
         asked = []
         for said in self.policies:
@@ -101,6 +104,9 @@ class GenerationRequest(Settings):
                 "prefill belongs to mask policies; a routing policy's own setting 'prompt' says whether the "
                 "prompt is re-routed ('rerouted' or 'original')."
             )
+        for policy in asked:
+            if isinstance(policy, Policy):
+                refuse_prefill(policy, self.prefill)
         return [make_method("original" if known else "dense", {}), *asked]
 
 

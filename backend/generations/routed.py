@@ -97,6 +97,9 @@ class RoutedDecoding:
 class ExpertMeter:
     """A token's experts."""
 
+    def start(self, decoding: Any) -> None:
+        """Take note of nothing: a token's experts are its own."""
+
     def read(self, decoding: Any) -> list[Reading]:
         """Return the columns of the token that was fed last."""
         found: list[Reading] = decoding.readings()

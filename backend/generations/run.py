@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from backend.decoding.decoder import DecodingModel, ReadPrompt, read_densely, ready_for
@@ -17,6 +18,7 @@ from backend.experiments.runs import Cancelled, RunFolder
 from backend.generations.forced import score_forced
 from backend.generations.prompts import Prompt, check_room, prompts_of
 from backend.generations.request import DENSE, GenerationRequest
+from backend.generations.resumed import complete_items
 from backend.generations.routed import RoutedModel, holds_experts, refuse_unfit
 from backend.generations.sampling import Sampler
 from backend.generations.side import FreeSide, Setting, Side, how_run, why_no_text
@@ -40,7 +42,7 @@ def run_generation(
     between_tokens: Callable[[], None] | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> str:
-    """Write what a run folder asks for.
+    """Write what a run folder asks for; of a run that was begun before, what is not complete.
 
     Args:
         folder: The run.
@@ -75,13 +77,24 @@ def run_generation(
         fitted = [
             calibrate(laboratory, request.model, request.dtype, policy, read).fitted for policy in policies
         ]
-        clock, stop = Clock(len(prompts)), between_tokens or folder.raise_if_cancelled
-        for item, prompt in enumerate(prompts):
+        known = complete_items(log.path, request.forced)
+        left = [
+            (item, prompt)
+            for item, prompt in enumerate(prompts)
+            if known.get(item) != _started(item, prompt, policies, subject)
+        ]
+        before = len(prompts) - len(left)
+        clock, stop = Clock(len(left)), between_tokens or folder.raise_if_cancelled
+        del subject  # another run may pass at the checkpoint with another model: both at once may not fit
+        for item, prompt in left:
             checkpoint()
+            subject = laboratory.subject(request.model, request.dtype)
             _Item(log, request, policies, fitted, subject, laboratory, stop).write(item, prompt)
+            del subject
             clock.window_done()
-            log.append("progress", done=clock.done, total=clock.total, seconds_left=clock.seconds_left())
-            report(clock.done, clock.total)
+            done = before + clock.done
+            log.append("progress", done=done, total=len(prompts), seconds_left=clock.seconds_left())
+            report(done, len(prompts))
     except Cancelled:
         log.append("run_finished", status="cancelled", message=STOPPED)
         return "cancelled"
@@ -124,7 +137,8 @@ class _Item:
     def write(self, item: int, prompt: Prompt) -> None:
         """Write all sides' texts and score them."""
         began = time.perf_counter()
-        self._say_started(item, prompt)
+        said = _started(item, prompt, self._policies, self._subject)
+        self._log.append("generation_started", **said)
         request = self._request
         setting = Setting(
             prompt=prompt.ids,
@@ -148,10 +162,11 @@ class _Item:
                 self._together(sides)
             else:
                 self._in_turn(sides)
-        except Cancelled:
-            for side in sides:
-                if side.ended is None:
-                    side.finish("stopped")
+        except (Cancelled, UserError):
+            with suppress(UserError):  # a full disk takes no ends either; the first error is the one to tell
+                for side in sides:
+                    if side.ended is None:
+                        side.finish("stopped")
             raise
         if request.forced:
             self._force(item, setting, sides[DENSE].tokens)
@@ -197,28 +212,32 @@ class _Item:
 
         if len(ids) > KEPT_PROMPT:
             return make()
-        return self._laboratory.kept(("prompt", tuple(ids)), make)
+        key = (self._request.model, self._request.dtype, tuple(ids))
+        return self._laboratory.kept_prompt(key, make)
 
-    def _say_started(self, item: int, prompt: Prompt) -> None:
-        loaded = self._subject.loaded
-        self._log.append(
-            "generation_started",
-            item=item,
-            model=loaded.name,
-            model_sha256=loaded.sha256,
-            prompt=prompt.text,
-            read_as=prompt.read_as,
-            prompt_tokens=len(prompt.ids),
-            sides=[
-                {
-                    "side": number,
-                    "policy": policy.name,
-                    "policy_version": type(policy).version,
-                    "settings": policy.canonical(),
-                    "how": policy.how,
-                    "execution": how_run(policy),
-                    "no_text": why_no_text(policy),
-                }
-                for number, policy in enumerate(self._policies)
-            ],
-        )
+
+def _started(item: int, prompt: Prompt, policies: list[Any], subject: Subject) -> dict[str, Any]:
+    """Return what ``generation_started`` says of a prompt, as it comes back from JSON."""
+    loaded = subject.loaded
+    said = {
+        "item": item,
+        "model": loaded.name,
+        "model_sha256": loaded.sha256,
+        "prompt": prompt.text,
+        "read_as": prompt.read_as,
+        "prompt_tokens": len(prompt.ids),
+        "sides": [
+            {
+                "side": number,
+                "policy": policy.name,
+                "policy_version": type(policy).version,
+                "settings": policy.canonical(),
+                "how": policy.how,
+                "execution": how_run(policy),
+                "no_text": why_no_text(policy),
+            }
+            for number, policy in enumerate(policies)
+        ],
+    }
+    found: dict[str, Any] = json.loads(json.dumps(said))
+    return found

@@ -135,8 +135,12 @@ class FreeSide:
         return self.is_dense or self._setting.prefill == "dense"
 
     def begin(self) -> None:
-        """Write the first token of a prompt that was read densely: no weights have to be laid out for it."""
-        if self.from_shared_prompt:
+        """Write the first token of a prompt that was read densely: no weights have to be laid out for it.
+
+        A policy that makes its masks of the prompt writes it after that pass, which its time to the first
+        token has to hold (:meth:`lay_out`).
+        """
+        if self.from_shared_prompt and not _waits_for_the_prompt(self.policy):
             self._write(self._setting.read.logits, [])
 
     def lay_out(self, model: DecodingModel | RoutedModel) -> None:
@@ -147,11 +151,15 @@ class FreeSide:
         if not self.is_dense:
             self._reader = DenseReader(model.engine, setting.read)
         if self.from_shared_prompt:
-            self._decoding.go_on(setting.read)
+            logits = self._decoding.go_on(setting.read)
         else:
             import torch
 
-            self._write(self._decoding.read_prompt(torch.tensor(setting.prompt)), [])
+            logits = self._decoding.read_prompt(torch.tensor(setting.prompt))
+        for meter in self._meters:
+            meter.start(self._decoding)
+        if not self.tokens:
+            self._write(logits, [])
 
     def step(self) -> None:
         """Write one more token, or end."""
@@ -249,9 +257,16 @@ def execution_of(policy: Policy) -> Execution:
     return "gathered"
 
 
+def _waits_for_the_prompt(policy: Side) -> bool:
+    """Tell whether a policy makes its masks of the prompt, in a pass of its own."""
+    return isinstance(policy, Policy) and policy.prompt_alone
+
+
 def why_no_text(policy: Side) -> str:
     """Return why a policy can have no text of its own, "" if it can."""
-    if isinstance(policy, RoutingPolicy) or getattr(policy.prepare, "__func__", None) is Policy.prepare:
+    if isinstance(policy, RoutingPolicy) or policy.prompt_alone:
+        return ""
+    if getattr(policy.prepare, "__func__", None) is Policy.prepare:
         return ""
     return (
         f"{policy.title} makes its masks from a dense pass over the whole text, so it can only be scored on "

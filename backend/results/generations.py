@@ -13,6 +13,8 @@ from backend.generations.request import DENSE
 from backend.results.store import Store
 
 Form = Literal["free", "forced"]
+OWN_ENDS = ("end token", "length")
+"""How a text ends that nobody stopped."""
 _TOKEN = (
     "place", "token_id", "text", "logprob", "seconds", "top", "own", "layers", "dense_logprob", "kl",
     "dense_rank", "dense_top",
@@ -82,8 +84,11 @@ class Side:
         return (len(tokens) - 1) / seconds if seconds else None
 
     def mean(self, name: str, form: Form) -> float | None:
-        """Return the mean of a score or of an own column over the tokens that have it."""
-        values = [value_of(token, name) for token in self.tokens.get(form, ())]
+        """Return the mean of a score or of an own column over the decoded tokens that have it.
+
+        The first token comes from the prompt and is left out: read dense, its KL is 0 by construction.
+        """
+        values = [value_of(token, name) for token in self.tokens.get(form, ()) if token["place"] > 0]
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if known else None
 
@@ -113,14 +118,19 @@ class Generation:
     sides: tuple[Side, ...]
 
     def divergence(self, side: Side) -> int | None:
-        """Return the first place at which a side's own text differs from dense's, None if there is none."""
+        """Return the first place at which a side's own text differs from dense's, None if there is none.
+
+        A text that came to its own end differs from a longer one there; one that was stopped or still grows
+        does not.
+        """
         dense, own = (each.tokens.get("free", []) for each in (self.sides[DENSE], side))
         pairs = zip(dense, own, strict=False)
         differing = next((n for n, (a, b) in enumerate(pairs) if a["token_id"] != b["token_id"]), None)
         if differing is not None or len(dense) == len(own):
             return differing
-        both_ended = "free" in self.sides[DENSE].ends and "free" in side.ends
-        return min(len(dense), len(own)) if both_ended else None
+        shorter = self.sides[DENSE] if len(dense) < len(own) else side
+        end = shorter.ends.get("free")
+        return min(len(dense), len(own)) if end is not None and end.ended in OWN_ENDS else None
 
 
 def value_of(token: dict[str, Any], name: str) -> float | None:
@@ -222,27 +232,33 @@ def _ends(store: Store, where: dict[str, Any]) -> dict[int, dict[str, Ending]]:
 def hurt(store: Store, run_id: str) -> pd.DataFrame:
     """Return how much each policy hurts each prompt of a run, one row a prompt and policy.
 
-    Columns: item, prompt, side, policy, settings, kl (mean over the dense model's text; over the side's own
-    where it was not scored on dense's), form (which of the two), divergence (first place that differs, None
-    if the texts are the same), tokens (of the dense text).
+    Columns: item, prompt, side, policy, settings, kl (mean over the decoded tokens of the dense model's text;
+    of the side's own where it was not scored on dense's; None where the prompt's token is all there is), form
+    (which of the two), divergence (first place that differs as in :meth:`Generation.divergence`, None if
+    there is none), tokens (of the dense text).
     """
     frame = store.frame(
         """
         WITH scored AS (
-            SELECT item, side, form, avg(kl) AS kl FROM generation_scores
+            SELECT item, side, form, avg(kl) FILTER (WHERE place > 0) AS kl FROM generation_scores
             WHERE run_id = $run AND side > 0 GROUP BY ALL),
         own AS (
             SELECT item, side, place, token_id FROM generation_tokens WHERE run_id = $run AND form = 'free'),
-        lengths AS (SELECT item, side, count(*) AS tokens FROM own GROUP BY ALL),
+        lengths AS (
+            SELECT item, side, count(*) AS tokens, any_value(e.ended) IN $ends AS at_its_end
+            FROM own LEFT JOIN (
+                SELECT item, side, ended FROM generation_ends WHERE run_id = $run AND form = 'free') e
+            USING (item, side) GROUP BY ALL),
         differing AS (
             SELECT o.item, o.side, min(o.place) AS place
             FROM own o JOIN own d ON d.item = o.item AND d.side = 0 AND d.place = o.place
             WHERE o.side > 0 AND o.token_id != d.token_id GROUP BY ALL)
         SELECT s.item, g.prompt, s.side, s.policy, s.settings,
                coalesce(forced.kl, free.kl) AS kl,
-               CASE WHEN forced.kl IS NULL THEN 'free' ELSE 'forced' END AS form,
+               CASE WHEN forced.item IS NULL THEN 'free' ELSE 'forced' END AS form,
                coalesce(differing.place,
-                        CASE WHEN mine.tokens != dense.tokens THEN least(mine.tokens, dense.tokens) END)
+                        CASE WHEN mine.tokens < dense.tokens AND mine.at_its_end THEN mine.tokens
+                             WHEN dense.tokens < mine.tokens AND dense.at_its_end THEN dense.tokens END)
                    AS divergence,
                dense.tokens
         FROM generation_sides s
@@ -252,9 +268,9 @@ def hurt(store: Store, run_id: str) -> pd.DataFrame:
         LEFT JOIN differing ON differing.item = s.item AND differing.side = s.side
         LEFT JOIN lengths mine ON mine.item = s.item AND mine.side = s.side
         LEFT JOIN lengths dense ON dense.item = s.item AND dense.side = 0
-        WHERE s.run_id = $run AND s.side > 0 AND coalesce(forced.kl, free.kl) IS NOT NULL
+        WHERE s.run_id = $run AND s.side > 0 AND coalesce(forced.item, free.item) IS NOT NULL
         ORDER BY s.item, s.side
         """,
-        {"run": run_id},
+        {"run": run_id, "ends": list(OWN_ENDS)},
     )
     return frame.astype({"divergence": "Int64"})

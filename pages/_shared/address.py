@@ -11,6 +11,8 @@ from typing import Any
 
 import streamlit as st
 
+from pages._shared.text import quoted
+
 
 class Address:
     """Makes controls bound to the page's address. Made at the top of a page: it speaks there."""
@@ -74,7 +76,8 @@ class Address:
                 good = False
             if not good:
                 self.say(
-                    f"The address asks for {label} {given!r}; it must be a number from {low:g} to {high:g}."
+                    f"The address asks for {label} {quoted(given)}; "
+                    f"it must be a number from {low:g} to {high:g}."
                 )
 
     def say(self, sentence: str) -> None:
@@ -85,7 +88,7 @@ class Address:
         for given in st.query_params.get_all(key):
             if given.lower() not in {option.lower() for option in options}:
                 hint = _nearest(given, options)
-                self.say(f"The address asks for {label} {given!r}, which there is not; {hint}")
+                self.say(f"The address asks for {label} {quoted(given)}, which there is not; {hint}")
 
 
 def _nearest(given: str, options: Sequence[str]) -> str:

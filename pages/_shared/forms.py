@@ -28,6 +28,23 @@ def settings_form(method: str, key: str) -> Policy:
     return make_policy(method, values)
 
 
+def settings_state(policy: Policy, key: str) -> dict[str, Any]:
+    """Return the session's values with which :func:`settings_form` starts as this policy.
+
+    Args:
+        policy: The policy.
+        key: As :func:`settings_form` takes it.
+    """
+    state: dict[str, Any] = {}
+    for field in policy.describe():
+        value = getattr(policy, field.name)
+        if type(None) in get_args(field.annotation):  # a text field: empty is off
+            values = () if value is None else value if isinstance(value, list | tuple) else (value,)
+            value = ", ".join(f"{each:g}" for each in values)
+        state[f"{key}_{policy.name}_{field.name}"] = value
+    return state
+
+
 def field_controls(
     settings: type[Settings], address: Address, key: str, leave_out: Collection[str]
 ) -> dict[str, Any]:

@@ -15,8 +15,15 @@ from backend.models import CATALOG, DEFAULT_MODEL
 from backend.routing import ROUTINGS
 from backend.settings import SettingField
 from backend.sparsity import Policy
+from pages._shared.forms import settings_state
 from pages._shared.generation_asked import ask, asked_last, start_from
-from pages._shared.policy_control import BY_DENSITY, BY_SETTINGS, policy_methods, policy_settings
+from pages._shared.policy_control import (
+    BY_DENSITY,
+    BY_SETTINGS,
+    policy_methods,
+    policy_settings,
+    slider_low,
+)
 from pages._shared.routing_control import STARTS as ROUTING_STARTS
 from pages._shared.routing_control import control_key, routing_methods, routing_settings
 from pages._shared.store import OpenStore
@@ -206,11 +213,12 @@ def _fill(asked: dict[str, Any]) -> None:
             state |= _routing_state(policy, place, bool(is_mixture(request.model)))
             continue
         state[f"generate_method_{place}"] = policy.name
-        if not isinstance(policy, Policy):
-            continue
-        density = policy.expected_density()
-        if density is not None and _rounded(policy) == _rounded(type(policy).at_density(round(density, 2))):
-            state[f"generate_{place}_density_{policy.name}"] = round(density, 2)
+        density = _on_the_slider(policy)
+        if density is not None:
+            state[f"generate_{place}_density_{policy.name}"] = density
+        else:
+            state[f"generate_by_{place}"] = BY_SETTINGS
+            state |= settings_state(policy, f"generate_{place}")
     for key, value in state.items():
         st.session_state.setdefault(key, value)
 
@@ -220,6 +228,18 @@ def _routing_state(policy: Method, place: int, known: bool) -> dict[str, Any]:
     key = f"generate_{place}"
     settings = {control_key(key, policy.name, name): value for name, value in policy.canonical().items()}
     return {f"generate_{'routing' if known else 'method'}_{place}": policy.name, **settings}
+
+
+def _on_the_slider(policy: Policy) -> float | None:
+    """Return where the density slider makes this very policy, None where it cannot."""
+    expected = policy.expected_density()
+    density = 0.0 if expected is None else round(expected, 2)
+    if not slider_low(type(policy)) <= density <= 1.0:
+        return None
+    try:
+        return density if _rounded(policy) == _rounded(type(policy).at_density(density)) else None
+    except UserError:
+        return None
 
 
 def _rounded(policy: Policy) -> dict[str, Any]:

@@ -66,7 +66,10 @@ def ranking_section(opened: OpenStore, run_id: str) -> None:
         on_select=choose, selection_mode="single-row",
         column_config={"Mean KL (nats) ↓": st.column_config.NumberColumn(format="%.3f")},
     )  # fmt: skip
-    st.caption("Empty: both texts are the same to their end. A click shows the prompt's strips above.")
+    st.caption(
+        "The mean is over the decoded tokens: the first one comes from the prompt and is left out. No place: "
+        "both texts are the same as far as they go. A click shows the prompt's strips above."
+    )
 
 
 def list_form(opened: OpenStore) -> None:
@@ -132,7 +135,7 @@ def read_prompts(name: str, content: bytes) -> tuple[str, ...]:
     except UnicodeDecodeError as error:
         raise UserError(f"{name} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
     if name.endswith(".csv"):
-        found = _column_of(name, list(csv.DictReader(io.StringIO(text))))
+        found = _column_of(name, _csv_rows(name, text))
     elif name.endswith(".jsonl"):
         found = _column_of(name, _json_lines(name, text))
     else:
@@ -145,11 +148,23 @@ def read_prompts(name: str, content: bytes) -> tuple[str, ...]:
     return prompts
 
 
+def _csv_rows(name: str, text: str) -> list[dict[str, Any]]:
+    try:
+        return list(csv.DictReader(io.StringIO(text)))
+    except csv.Error as error:
+        raise UserError(
+            f"{name} is no CSV file that can be read ({error}); a field holds at most "
+            f"{csv.field_size_limit():,} characters, and quotes have to be closed."
+        ) from error
+
+
 def _json_lines(name: str, text: str) -> list[dict[str, Any]]:
     try:
         rows = [json.loads(line) for line in text.splitlines() if line.strip()]
     except ValueError as error:
         raise UserError(f"{name} is no JSON Lines file: {error}.") from error
+    except RecursionError as error:
+        raise UserError(f"{name} nests too deeply; each line has to be an object with 'prompt'.") from error
     if not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{name}: each line has to be an object with the key 'prompt'.")
     return rows

@@ -30,8 +30,7 @@ def policy_settings(method: str, by: str | None, key: str, *, density: float = 0
     if by == BY_SETTINGS:
         return settings_form(method, key)
     policy = METHODS[method]
-    floor = policy.density_floor()
-    low = round(floor + 0.01, 2) if floor else 0.05
+    floor, low = policy.density_floor(), slider_low(policy)
     name = f"{key}_density_{method}"
     if name not in st.session_state:
         st.session_state[name] = max(low, density)
@@ -39,3 +38,9 @@ def policy_settings(method: str, by: str | None, key: str, *, density: float = 0
     if floor:
         st.caption(f"{policy.title} reads at least {floor:.2f} of the MLP weights.")
     return policy.at_density(float(target))
+
+
+def slider_low(policy: type[Policy]) -> float:
+    """Return the lowest density that a method's slider offers."""
+    floor = policy.density_floor()
+    return round(floor + 0.01, 2) if floor else 0.05

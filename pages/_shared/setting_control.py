@@ -111,7 +111,9 @@ def _number(
     low, high = (None if end is None else kind(end) for end in (_least(field), field.maximum))
     value = st.session_state.get(asked["key"])
     if value is not None and not isinstance(value, kind):
-        st.session_state[asked["key"]] = kind(value)
+        st.session_state[asked["key"]] = value = kind(value)
+    if value is not None and low is not None and field.minimum is not None and field.minimum < value < low:
+        low = value  # the control's first step leaves room that a stored setting may be in
     chosen: int | float | None = st.number_input(
         label, min_value=low, max_value=high, value=None if unset else "min", placeholder=unset,
         **({"step": 1 if whole else _STEP} | asked),

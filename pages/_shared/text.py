@@ -31,6 +31,15 @@ def shown(metric: Metric, found: Estimate | None) -> str:
     return "–" if found is None else metric.show(found.value, found.stderr)
 
 
+def quoted(value: str) -> str:
+    """Return what stands in the address as Markdown that shows it and does nothing: a span of code.
+
+    Backticks, which would end the span, are left out, and so is what is beyond 80 characters.
+    """
+    told = " ".join(value.replace("`", "").split())
+    return f"`{told if len(told) <= 80 else told[:79] + '…'}`" if told else "(nothing)"
+
+
 def duration(seconds: float | None) -> str:
     """Return a time span: "40 s", "12 min", "3 h 5 min"."""
     if seconds is None:

@@ -55,7 +55,7 @@ def test_the_newest_is_shown_with_speed_density_kl_and_divergence(home: Home, op
     said = captions(page)
     assert "10.0 tokens/s measured (gathered)" in said
     assert "MLP density 0.500" in said
-    assert "mean KL 0.250 nats" in said
+    assert "mean KL 0.300 nats" in said
     assert "differs from token 4 on" in said
     assert "Free-running: each side goes on from its own text" in said
     assert any("oracle" in markdown.value for markdown in page.markdown)
@@ -96,10 +96,10 @@ def test_prompts_are_ranked_and_one_can_be_opened(home: Home, open_page: Open) -
     page = open_page("generations")
     ranked = next(frame.value for frame in page.dataframe if "Mean KL (nats) ↓" in frame.value.columns)
     assert ranked["Prompt"].tolist()[0] == "second"
-    assert ranked["Mean KL (nats) ↓"].tolist() == pytest.approx([0.5, 0.25])
+    assert ranked["Mean KL (nats) ↓"].tolist() == pytest.approx([0.6, 0.3])
     assert ranked["Differs from token"].tolist() == [4, 4]
     second = open_page("generations", generation=RUN, prompt="2")
-    assert "mean KL 0.500 nats" in captions(second)
+    assert "mean KL 0.600 nats" in captions(second)
 
 
 def test_generate_asks_the_worker_and_shows_what_comes(
@@ -164,6 +164,25 @@ def test_the_form_starts_with_the_shown_policies(empty_home: Home, open_page: Op
     assert page.slider(key="generate_1_density_dip").value == 0.35
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "dip", "density": 0.01},  # no density that the slider reaches makes it
+        {"method": "dip", "density": 0.4321},
+        {"method": "glu_pruning", "keep": 0.0123},
+    ],
+)
+def test_a_policy_that_no_density_makes_starts_with_its_own_settings(
+    asked: list[tuple[GenerationRequest, str]], empty_home: Home, open_page: Open, settings: dict[str, Any]
+) -> None:
+    write_generation(empty_home, "20260104-000000-generation-0003", policies=(settings,))
+    page = open_page("generations")
+    assert page.radio(key="generate_by_0").value == "Own settings"
+    page.button(key="generate").click().run()
+    assert not page.exception
+    assert asked[0][0].policies[0].items() >= settings.items()
+
+
 def test_a_killed_worker_is_said_and_the_text_is_kept(empty_home: Home, open_page: Open) -> None:
     write_generation(empty_home, status=None)
     page = open_page("generations")
@@ -179,9 +198,12 @@ def test_a_failed_generation_says_why(empty_home: Home, open_page: Open) -> None
 @pytest.mark.parametrize(
     ("address", "sentence"),
     [
-        ({"generation": "<script>"}, "which there is not"),
-        ({"colour": "Beauty"}, "'Beauty', which there is not"),
-        ({"form": "both"}, "'both', which there is not"),
+        ({"generation": "<script>"}, "`<script>`, which there is not"),
+        ({"generation": "![x](http://host/p.png)"}, "`![x](http://host/p.png)`, which"),
+        ({"generation": "` ![x](http://host/p.png) `"}, "`![x](http://host/p.png)`, which"),
+        ({"colour": "`![x](http://host/p.png)"}, "`![x](http://host/p.png)`, which there is not"),
+        ({"colour": "Beauty"}, "`Beauty`, which there is not"),
+        ({"form": "both"}, "`both`, which there is not"),
     ],
 )
 def test_a_bad_address_is_a_sentence_and_the_default(
@@ -189,7 +211,7 @@ def test_a_bad_address_is_a_sentence_and_the_default(
 ) -> None:
     page = open_page("generations", **address)
     assert sentence in page.warning[0].value
-    assert "mean KL 0.250" in captions(page)
+    assert "mean KL 0.300" in captions(page)
 
 
 @pytest.mark.parametrize("number", ["0", "99", "x", "²", "-1"])
@@ -227,6 +249,8 @@ def test_prompts_of_a_file(name: str, content: str, found: tuple[str, ...]) -> N
         ("a.jsonl", b"{", "is no JSON Lines"),
         ("a.jsonl", b"[1]", "each line has to be an object"),
         ("a.txt", b"x\n" * 65, "has 65 prompts"),
+        ("a.csv", b"prompt\n" + b"x" * 131_073 + b"\n", "a field holds at most 131,072 characters"),
+        ("a.jsonl", b"[" * 100_000, "nests too deeply"),
     ],
 )
 def test_a_wrong_file_of_prompts_is_a_sentence(name: str, content: bytes, sentence: str) -> None:

@@ -201,9 +201,9 @@ def test_every_control_can_stand_in_the_address(
 def test_nonsense_in_the_address_is_a_sentence(moe_home: Home, open_page: Open) -> None:
     page = open_page(PAGE, slots="99", policy="Cache-Priory", strength_cache_prior="7")
     notices = " ".join(warning.value for warning in page.warning)
-    assert "Cache size (experts a layer) '99'; it must be a number from 4 to 16" in notices
+    assert "Cache size (experts a layer) `99`; it must be a number from 4 to 16" in notices
     assert "did you mean 'Cache-Prior'?" in notices
-    assert "λ (stored grid) '7', which there is not" in notices
+    assert "λ (stored grid) `7`, which there is not" in notices
 
 
 def test_a_routing_without_selections_or_sizes_shows_what_it_has(empty_home: Home, open_page: Open) -> None:

@@ -164,11 +164,11 @@ def test_what_is_not_stored_is_a_sentence(empty_home: Home, open_page: Open) -> 
     assert not page.exception
 
 
-@pytest.mark.parametrize("id", ["0123456789abcdef", "../../etc/passwd"])
+@pytest.mark.parametrize("id", ["0123456789abcdef", "../../etc/passwd", "![x](http://host/p.png)"])
 def test_an_unknown_figure_is_a_sentence_and_the_list(id: str, figure: PaperFigure, open_page: Open) -> None:
     page = open_page("paper", figure=id)
     assert page.warning[0].value == (
-        f"No figure is saved as '{id}'; it may have been saved in another home. Choose one of the list."
+        f"No figure is saved as `{id}`; it may have been saved in another home. Choose one of the list."
     )
     picker = page.selectbox(key="paper_pick")
     assert picker.value is None

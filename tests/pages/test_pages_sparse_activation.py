@@ -111,8 +111,8 @@ def test_a_bad_address_is_a_sentence(activation_home: Home, open_page: Open) -> 
     page = open_page("sparse_activation", protocol="A force", metric="blue", keep="2")
     notices = " ".join(element.value for element in page.warning)
     assert "did you mean 'A forced'?" in notices
-    assert "'blue', which there is not" in notices
-    assert "'2', which there is not" in notices
+    assert "`blue`, which there is not" in notices
+    assert "`2`, which there is not" in notices
 
 
 def test_what_is_missing_is_said_with_the_sweep_that_makes_it(

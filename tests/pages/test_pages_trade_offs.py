@@ -81,14 +81,14 @@ def test_a_link_shows_what_its_sender_saw(results_home: Home, open_page: Open) -
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
-        ("density", "7", "'7'; it must be a number from 0.05 to 1"),
-        ("density", "half", "'half'; it must be a number"),
-        ("budget", "-1", "'-1'; it must be a number"),
-        ("methods", "DIPP", "'DIPP', which there is not; did you mean 'DIP'?"),
-        ("quality", "beauty", "'beauty', which there is not"),
+        ("density", "7", "`7`; it must be a number from 0.05 to 1"),
+        ("density", "half", "`half`; it must be a number"),
+        ("budget", "-1", "`-1`; it must be a number"),
+        ("methods", "DIPP", "`DIPP`, which there is not; did you mean 'DIP'?"),
+        ("quality", "beauty", "`beauty`, which there is not"),
         ("evaluation", "<b>x</b>", "which there is not"),
-        ("range", "Everything", "'Everything', which there is not"),
-        ("log", "perhaps", "'perhaps', which there is not"),
+        ("range", "Everything", "`Everything`, which there is not"),
+        ("log", "perhaps", "`perhaps`, which there is not"),
     ],
 )
 def test_a_bad_address_is_one_sentence_and_the_default(
