@@ -155,7 +155,8 @@ def for_the_command_line(shown: Generation) -> dict[str, Any]:
     """Return what ``generate --json`` prints at its top level, of the policy, or of dense alone.
 
     ``text``, ``tokens`` (each: token, logprob, dense_logprob, kl, mlp_density), ``tokens_per_s``, ``form``
-    ("forced" for an oracle, which has no text of its own), ``first_divergence``, ``dense_text``.
+    ("forced" for an oracle, which has no text of its own), ``first_divergence``, ``dense_text`` (a mixture's:
+    by original routing), ``counted`` (a cache's hits, a mixture's misses, over the side's own tokens).
     """
     side = shown.sides[-1]
     form: Form = "forced" if side.no_text else "free"
@@ -180,6 +181,7 @@ def for_the_command_line(shown: Generation) -> dict[str, Any]:
         ],
         "tokens_per_s": None if end is None else end.tokens_per_s,
         "mlp_density": None if end is None else end.mlp_density,
+        "counted": {} if end is None else {name: value for name, (value, _) in end.counted.items()},
         "mean_kl": side.mean("kl", form),
         "mean_kl_forced": side.mean("kl", "forced"),
         "first_divergence": shown.divergence(side),

@@ -207,8 +207,8 @@ def _order_note(asked: dict[str, Any], routed: bool) -> str:
         turns = "a token each in turn" if together else "one after the other"
         return (
             f"Sides wrote {turns} on one machine; tokens/s counts a side's own steps, hooks on the routers "
-            "included, scoring left out: decoding with experts loaded from disk is on Mixture of experts. Original "
-            "routing reads each text in pieces of 16 tokens behind it."
+            "included, scoring left out: decoding with experts loaded from disk is on Mixture of experts. "
+            "Original routing reads each text in pieces of 16 tokens behind it."
         )
     how = (
         "Sides wrote a token each in turn on one machine, its memory laid out for the first policy"
