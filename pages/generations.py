@@ -39,6 +39,11 @@ _HOW = r"""
 - **Gathered** kernels read only the chosen weights; their tokens/s is measured. **Masked** runs compute
   everything and multiply by masks: their tokens/s says nothing about the method. An **oracle** makes its
   masks from the text itself and can only be scored forced.
+- **Mixtures of experts** (`smollm2-moe`) take routing policies; original routing is the reference, where
+  the above says dense. Each side reads the prompt itself, for its caches follow it. A token shows its
+  experts, how many of them are not the model's own, and its **misses**, which are simulated: all experts
+  are in memory here. A policy that looks at a cache has its own; for the others half of the experts are
+  cached, LRU. The column says which.
 - Stored: every token with both top-5s and every layer's values, all settings, commit and packages. JSON
   holds all of it. `python -m backend generate --policy dip --set density=0.5 --prompt "…"` does the same on
   the command line.

@@ -156,7 +156,8 @@ def for_the_command_line(shown: Generation) -> dict[str, Any]:
 
     ``text``, ``tokens`` (each: token, logprob, dense_logprob, kl, mlp_density), ``tokens_per_s``, ``form``
     ("forced" for an oracle, which has no text of its own), ``mean_kl`` and ``mean_kl_forced`` (over the
-    decoded tokens: the first one comes from the prompt), ``first_divergence``, ``dense_text``.
+    decoded tokens: the first one comes from the prompt), ``first_divergence``, ``dense_text`` (a mixture's:
+    by original routing), ``counted`` (a cache's hits, a mixture's misses, over the side's own tokens).
     """
     side = shown.sides[-1]
     form: Form = "forced" if side.no_text else "free"
@@ -181,6 +182,7 @@ def for_the_command_line(shown: Generation) -> dict[str, Any]:
         ],
         "tokens_per_s": None if end is None else end.tokens_per_s,
         "mlp_density": None if end is None else end.mlp_density,
+        "counted": {} if end is None else {name: value for name, (value, _) in end.counted.items()},
         "mean_kl": side.mean("kl", form),
         "mean_kl_forced": side.mean("kl", "forced"),
         "first_divergence": shown.divergence(side),
