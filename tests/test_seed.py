@@ -40,16 +40,16 @@ def canonical(settings):
     return json.dumps(settings, sort_keys=True)
 
 
-def test_every_folder_of_the_seed_is_a_sweeps_or_the_recordings():
+def test_every_folder_of_the_seed_is_known():
     folders = {path.name for path in SEED.iterdir() if path.is_dir()}
-    assert folders == {*FILES.values(), "recordings"}
+    assert folders == {*FILES.values(), "generation-list", "recordings", "routing"}
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_cell_of_the_seed_sweeps_is_there_when_the_program_first_opens(store, file):
     sweep = Sweep.from_yaml(REPOSITORY / "data" / "sweeps" / f"{file}.yaml")
     asked = {"version": sweep.evaluation.version, **sweep.evaluation.canonical()}
-    points = queries.points(store, model="smollm2-135m", text=sweep.evaluation.text)
+    points = queries.points(store, model=sweep.model, text=sweep.evaluation.text)
     there = {
         (row.policy, canonical(json.loads(row.settings)))
         for row in points[["policy", "settings", "evaluation"]].itertuples()
@@ -59,9 +59,10 @@ def test_every_cell_of_the_seed_sweeps_is_there_when_the_program_first_opens(sto
     assert wanted <= there
 
 
-def test_the_seed_is_of_the_catalogs_model_and_the_raw_test_text(store):
+def test_the_seed_is_of_the_catalogs_models_and_the_raw_test_text(store):
     points = queries.points(store)
-    assert set(points["model_sha256"]) == {CATALOG["smollm2-135m"].source.weights_sha256}
+    known = {name: CATALOG[name].source.weights_sha256 for name in ("smollm2-135m", "smollm2-moe")}
+    assert {tuple(pair) for pair in points[["model", "model_sha256"]].to_numpy()} == set(known.items())
     assert set(points.loc[points["text"] == "wikitext2", "text_sha256"]) == {WIKITEXT2_SHA256}
     assert (points.groupby("text")["text_sha256"].nunique() == 1).all()
 
