@@ -182,4 +182,4 @@ def test_a_verdict_is_said_from_stored_answers(backend, tiny_folder, tmp_path):
     assert verdict["protocol"] == "forced answers"
     assert verdict["loss"]["n"] == 3
     assert set(verdict["wrong"]) == {"second"}
-    assert found["answer"].startswith(f"On {tiny_folder.name}, 80 % sparsity")
+    assert found["answer"].startswith(f"On {tiny_folder.name}, “80 % sparsity")

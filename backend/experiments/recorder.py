@@ -77,12 +77,13 @@ def _record(
     (plan,) = plans
     if not isinstance(plan.evaluation, FidelityEvaluation):
         raise UserError("A recording is of windows of a text; leave the kind of evaluation out.")
-    cell = laboratory.resolve(plan)
-    policy = cell.policy
+    policy: Any = plan.policy
     if not isinstance(policy, Policy) or not {"mlp_in", "mlp_mid"} & set(policy.used_sites()):
         raise UserError(f"{policy.title} masks no MLP, so there is nothing to record.")
     if policy.looks_at_cache:
         raise UserError(f"The masks of {policy.title} depend on the cache; measure it at each size instead.")
+    cell = laboratory.resolve(plan)
+    policy = cell.policy
     subject = laboratory.subject(plan.model, plan.evaluation.dtype)
     windows = laboratory.reference(subject, plan.evaluation).windows
     fitted = calibrate(laboratory, plan.model, plan.evaluation.dtype, policy, windows.ids.tolist()).fitted

@@ -57,7 +57,7 @@ STYLES: dict[str, Style] = {
     "expected_fisher": Style(colour=GREEN, marker="star", dash="longdash"),
     "prompt_attribution": Style(colour=PURPLE, marker="triangle-up", dash="longdashdot"),
     "refreshed_attribution": Style(colour=PURPLE, marker="diamond", dash="dashdot"),
-    "original": Style(colour=BLACK, marker="star", dash="dot"),
+    "original": Style(colour=BLACK, marker="diamond", dash="dot"),
     "cache_prior": Style(colour=VERMILLION, marker="circle", dash="dash"),
     "max_rank": Style(colour=GREEN, marker="triangle-up", dash="solid"),
     "cumulative_threshold": Style(colour=ORANGE, marker="diamond", dash="dash"),

@@ -48,6 +48,9 @@ def setting_control(
     asked: dict[str, Any] = {"key": key, "help": field.help, **more}
     if get_origin(field.annotation) is Literal:
         choices = choices or get_args(field.annotation)
+    for kind in (field.annotation, *kinds):
+        if get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal:
+            choices = choices or get_args(get_args(kind)[0])
     if any(get_origin(kind) is tuple for kind in (field.annotation, *kinds)):
         found = _several(label, choices, optional, unset, shown, asked)
         return found[0] if _one_will_do(field) and found is not None and len(found) == 1 else found

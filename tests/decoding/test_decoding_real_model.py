@@ -52,6 +52,8 @@ class Noted:
     def _mask(self, site: str, choose: Any) -> Any:
         if site not in self.policy.sites():
             return None
+        if self.policy.prompt_alone:  # one mask for the whole decode: there is nothing to flip
+            return choose()
         if self.replay:
             return self.masks.pop(0)
         self.masks.append(choose())

@@ -20,7 +20,8 @@ def run(home, content):
     return run_sweep(RunFolder.create(home, sweep, "sweep"), laboratory, known_results(home))
 
 
-def test_answers_are_stored_with_errors_and_values_a_question(home, tiny_folder, tmp_path):
+def test_answers_are_stored_with_errors_and_values_a_question(home, tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("backend.home.SEED", tmp_path / "no-seed")
     file = tmp_path / "made-up.csv"
     file.write_text("Question\n" + "".join(f"Made-up {i}?\n" for i in range(4)))
     content = {

@@ -56,7 +56,7 @@ def test_every_kind_draws_from_the_seed(kind: str, stored: Stored) -> None:
     needed = {"read_out": {"at": 0.7}, "finding": {"which": "within_budget"}}
     figure = resolved(stored, {"kind": kind, **needed.get(kind, {})})
     spec = figure.panels[0].spec
-    assert spec.series or spec.heat
+    assert spec.series or spec.heat or spec.strip
     assert PaperFigure.from_json(figure.to_json()) == figure
 
 

@@ -127,7 +127,7 @@ def test_its_perplexity_is_the_one_reported(real_models: tuple, data_root: Path,
 
 @pytest.mark.real_model
 def test_pruning_neurons_of_it_is_refused_in_a_sentence(real_models: tuple) -> None:
-    with pytest.raises(UserError, match="no gated MLPs"):
+    with pytest.raises(UserError, match="is a mixture of experts"):
         find_anatomy(real_models[1].model)
 
 

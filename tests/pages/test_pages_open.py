@@ -17,6 +17,7 @@ PAGES = {
     "sparse_activation": "Sparse activation",
     "dip_memory": "DIP and memory",
     "mixture_of_experts": "Mixture of experts",
+    "generations": "Generations",
     "runs": "Runs",
     "paper": "Paper",
     "methods": "Methods",
