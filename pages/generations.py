@@ -92,7 +92,7 @@ def _list(opened: OpenStore, run_id: str) -> None:
 def page() -> None:
     """Draw the page."""
     st.title("Generations")
-    st.markdown("The same prompt, dense and sparse, token by token: where does a policy change the text?")
+    st.markdown("The same prompt, dense and sparse, token by token, and where a policy changes the text.")
     opened = open_store()
     runs = generation_runs(opened.store)
     left, right = st.columns([2, 5], gap="large")
