@@ -79,7 +79,7 @@ def test_a_point_passes_a_running_sweep_which_then_goes_on_and_can_be_paused_and
 
     client.cancel(served, long.id)
     until(lambda: ended(long) == "cancelled")
-    until(lambda: ended(behind) == "done")
+    until(lambda: ended(behind) == "done", seconds=300)
 
 
 def test_a_generation_passes_a_running_sweep_and_a_list_of_prompts_waits(served, tiny_folder):
