@@ -1,6 +1,6 @@
 """How fast the page Generations answers: first token with a warm worker, a strip of 512 tokens coloured anew.
 
-python benchmarks/generations.py --home data/home
+python -m benchmarks.generations --home data/home
 
 The first is from the click's ``submit`` to the token in the store, through the queue, the worker and the
 run folder; the second from a choice of "Colour by" in a headless Chromium to the last token's new colour.
