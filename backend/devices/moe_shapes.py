@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backend.devices.shapes import local_config
 from backend.errors import UserError
 from backend.registry import Registry
 
@@ -199,16 +199,5 @@ def find_moe_shape(named: str | Path) -> MoEShape:
     Raises:
         UserError: There is no such shape or file, it cannot be read, or it is no mixture of experts.
     """
-    if str(named) in MOE_SHAPES:
-        return MOE_SHAPES[str(named)]
-    path = Path(named).expanduser()
-    file = path / "config.json" if path.is_dir() else path
-    if not file.is_file():
-        return MOE_SHAPES[str(named)]  # raises, with the nearest name
-    try:
-        config = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} is not a config.json that can be read.") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{file} is not the config.json of a model.")
-    return MoEShape.from_config(config, name=file.parent.name)
+    found = None if str(named) in MOE_SHAPES else local_config(named)
+    return MOE_SHAPES[str(named)] if found is None else MoEShape.from_config(found[0], name=found[1])

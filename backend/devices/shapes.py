@@ -151,16 +151,24 @@ def find_shape(named: str | Path) -> ModelShape:
     Raises:
         UserError: There is no such shape or file, or the file cannot be read.
     """
-    if str(named) in SHAPES:
-        return SHAPES[str(named)]
+    found = None if str(named) in SHAPES else local_config(named)
+    return SHAPES[str(named)] if found is None else ModelShape.from_config(found[0], name=found[1])
+
+
+def local_config(named: str | Path) -> tuple[dict[str, Any], str] | None:
+    """Return a model folder's config.json (or that file) and the folder's name; None without such a file.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
     path = Path(named).expanduser()
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():
-        return SHAPES[str(named)]  # raises, with the nearest name
+        return None
     try:
         config = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{file} is not a config.json that can be read.") from error
     if not isinstance(config, dict):
         raise UserError(f"{file} is not the config.json of a model.")
-    return ModelShape.from_config(config, name=file.parent.name)
+    return config, file.parent.name
