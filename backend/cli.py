@@ -123,6 +123,7 @@ def derive_moe(
     ] = False,
     tokens: Annotated[int, typer.Option(help="Tokens of WikiText-2 to measure it on; 0 for none.")] = 16_384,
     window: WindowOption = 1_024,
+    device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     home: HomeOption = None,
     root: DataRootOption = None,
@@ -148,7 +149,9 @@ def derive_moe(
             for each in found:
                 print("  ".join(f"{key} {value}" for key, value in each.items()))
             return
-        manifest = derive(name, base, at, texts, folder, work, shape, training, tokens, window, steps.report)
+        manifest = derive(
+            name, base, at, texts, folder, work, shape, training, tokens, window, device, steps.report
+        )
     report = {key: value for key, value in manifest.report.items() if not isinstance(value, list | dict)}
     _print_record({"moe": name, "identity": manifest.identity, **report}, as_json)
 

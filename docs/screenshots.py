@@ -71,6 +71,9 @@ def running_app(home: Path) -> Iterator[str]:
 def settle(page: Page) -> None:
     """Wait until a page has been drawn: the script has ended and its charts are there."""
     page.wait_for_selector("[data-testid=stAppViewContainer] h1", timeout=CHART_MILLISECONDS)
+    page.wait_for_selector(
+        "[data-testid=stApp][data-test-script-state=notRunning]", timeout=CHART_MILLISECONDS
+    )
     page.wait_for_function(
         "!document.querySelector('[data-testid=stStatusWidget], [data-testid=stSkeleton]')",
         timeout=CHART_MILLISECONDS,

@@ -22,6 +22,7 @@ from backend.decoding.expert_measured import StoreLatency, StoreRound
 from backend.decoding.expert_store import AllResident, ExpertStore, Scope
 from backend.decoding.latency import ATTEMPTS, BLOCK
 from backend.errors import UserError
+from backend.models.derived_moe.masked_experts import transformers_experts
 from backend.residency import Eviction
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def measure_store(
                 sides = [
                     DecodedSide(model, _under(store, nullcontext if routing is None else routing(store))),
                     DecodedSide(model, lambda: resident),
-                    DecodedSide(model, nullcontext),
+                    DecodedSide(model, lambda: transformers_experts(model)),
                 ]
                 tried.append(_round(sides, store, ids, prompt, warm_up))
             if tried[-1].others <= TOLERATED:

@@ -159,7 +159,7 @@ def _register() -> None:
     configs: dict[str, dict[str, Any]] = {
         "smollm2-moe": {
             "hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3, "num_hidden_layers": 30,
-            "num_experts": 64, "num_experts_per_tok": 16, "moe_intermediate_size": 12,
+            "num_experts": 128, "num_experts_per_tok": 32, "moe_intermediate_size": 6,
             "shared_expert_intermediate_size": 768, "vocab_size": 49_152, "tie_word_embeddings": True,
         },
         "olmoe-1b-7b": {

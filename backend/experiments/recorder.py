@@ -14,7 +14,7 @@ from backend.experiments.provenance import provenance
 from backend.experiments.recordings import RULES, Key, Recording, RecordingInfo, save_recording
 from backend.experiments.runner import Clock, Progress
 from backend.experiments.runs import Cancelled, RunFolder
-from backend.residency import MaskTrace, miss_curve_of
+from backend.residency import MaskTrace, miss_curves_of
 from backend.sparsity.accounting import Reading
 from backend.sparsity.policy import Policy
 
@@ -126,8 +126,9 @@ class _Watch:
         trace = MaskTrace.from_masks(mask[0].cpu().numpy(), values[0].float().cpu().numpy())
         late = np.arange(trace.tokens) >= int(WARM_AFTER * trace.tokens)
         for rule in RULES:
-            self._add((layer, site, rule, "cold"), miss_curve_of(trace, rule))
-            self._add((layer, site, rule, "warm"), miss_curve_of(trace, rule, counted=late))
+            cold, warm = miss_curves_of(trace, rule, late)
+            self._add((layer, site, rule, "cold"), cold)
+            self._add((layer, site, rule, "warm"), warm)
 
     def _add(self, key: Key, curve: MissCurve) -> None:
         self.curves[key] = self.curves[key] + curve if key in self.curves else curve

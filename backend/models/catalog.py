@@ -125,12 +125,12 @@ CATALOG.add(
         source=DerivedSource(
             base=DEFAULT_MODEL,
             folder=DERIVED_MOE,
-            weights_sha256="7e09e2eed41cda6ca1fa2b2e0cb774fa048cfadb316f1c067da40e92b711567a",
+            weights_sha256="f93f1891ebf5d69e35db070284662daf1bed4dad5e85e5784a5ce79faa4dae72",
         ),
         licence="Apache-2.0",
         notes=(
             "No pre-trained mixture of experts: derived from SmolLM2-135M. Each MLP's 1,536 neurons were "
-            "cut into a shared expert of 768 and 64 routed experts of 12, of which a token reads 16 (62.5 % "
+            "cut into a shared expert of 768 and 128 routed experts of 6, of which a token reads 32 (62.5 % "
             "of the neurons on); routers and small low-rank corrections were distilled from the dense "
             "model. It runs as a stock Qwen2-MoE with the dense model's tokenizer; "
             "docs/derived-moe.md says how it was made and what it costs."

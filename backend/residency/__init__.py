@@ -6,7 +6,7 @@ Importing this package is cheap: numba and the compiled walks are loaded when so
 from backend.residency.eviction import EVICTIONS, Eviction, Walk, simulate
 from backend.residency.layout import Layout, expert_layout, input_layout, neuron_layout
 from backend.residency.lifetimes import Lifetimes, lifetimes, lifetimes_in
-from backend.residency.miss_curve import MissCurve, miss_curve_of, total
+from backend.residency.miss_curve import MissCurve, miss_curve_of, miss_curves_of, total
 from backend.residency.online import OnlineCache, Step
 from backend.residency.route_trace import RouteTrace, parse_route_trace, read_route_trace
 from backend.residency.route_trace_export import as_record, miss_curve, route_trace_lines
@@ -37,6 +37,7 @@ __all__ = [
     "lifetimes_in",
     "miss_curve",
     "miss_curve_of",
+    "miss_curves_of",
     "neuron_layout",
     "parse_route_trace",
     "read_route_trace",

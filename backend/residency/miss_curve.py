@@ -17,7 +17,7 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from backend.residency.eviction import Eviction, next_uses, rule_code
 from backend.residency.trace import Trace, largest_set, score_bits
@@ -110,20 +110,36 @@ def miss_curve_of(
         counted: Which tokens count, the others only warm the cache; None counts all: a cold start. # [T]
         seed: Of the random rule.
     """
+    every, some = miss_curves_of(
+        trace, eviction, np.ones(trace.tokens, bool) if counted is None else counted, seed
+    )
+    return every if counted is None else some
+
+
+def miss_curves_of(
+    trace: Trace, eviction: Eviction, counted: ArrayLike, seed: int = 0
+) -> tuple[MissCurve, MissCurve]:
+    """Return the misses of every cache size over all tokens, and over those that count, from one walk.
+
+    Args:
+        trace: What each token accesses.
+        eviction: The rule.
+        counted: Which tokens count for the second. # [T]
+        seed: Of the random rule.
+    """
     from backend.residency import stack_kernels
 
     rule, largest = rule_code(eviction), largest_set(trace)
-    counted = np.ones(trace.tokens, bool) if counted is None else np.asarray(counted, bool)
-    weights = counted.view(np.uint8)
-    found = np.zeros(trace.size, np.int64)
+    counted = np.ascontiguousarray(counted, bool)
+    late = counted.view(np.uint8)
+    found = np.zeros((2, trace.size), np.int64)  # tokens that do not count, tokens that do
     limit = trace.size
     if eviction == "lru":
-        stack_kernels.recency_walk(*trace.kernel, trace.size, trace.tokens, trace.ranked, weights, found)
+        stack_kernels.recency_walk(*trace.kernel, trace.size, trace.tokens, trace.ranked, late, found)
         # Below the largest token's set a cache keeps hits and loads by score: what ages cannot tell.
         limit = 0 if trace.ranked else largest
-    hits = np.concatenate([[0], np.cumsum(found)])
+    below = np.zeros_like(found)
     if limit:
-        found[:] = 0
         stack_kernels.priority_walk(
             *trace.kernel,
             next_uses(trace, rule),
@@ -133,13 +149,17 @@ def miss_curve_of(
             rule,
             trace.ranked,
             seed,
-            weights,
+            late,
             limit,
-            found,
+            below,
         )
-        hits[1 : limit + 1] = np.cumsum(found[:limit])
-    counts = trace.counts[counted]
-    accesses = int(counts.sum())
-    # With room for all N entries nothing is ever evicted: what misses then was never used before.
-    first_uses = accesses - int(hits[-1])
-    return MissCurve(hits, accesses, first_uses, len(counts), largest if trace.ranked else 0)
+    smallest = largest if trace.ranked else 0
+
+    def curve(rows: slice, counts: NDArray[np.int64]) -> MissCurve:
+        hits = np.concatenate([[0], np.cumsum(found[rows].sum(axis=0))])
+        hits[1 : limit + 1] = np.cumsum(below[rows, :limit].sum(axis=0))
+        accesses = int(counts.sum())
+        # With room for all N entries nothing is ever evicted: what misses then was never used before.
+        return MissCurve(hits, accesses, accesses - int(hits[-1]), len(counts), smallest)
+
+    return curve(slice(0, 2), trace.counts), curve(slice(1, 2), trace.counts[counted])

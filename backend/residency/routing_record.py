@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.residency.eviction import EVICTIONS, Eviction
-from backend.residency.miss_curve import MissCurve, miss_curve_of, total
+from backend.residency.miss_curve import MissCurve, miss_curves_of, total
 from backend.residency.trace import ExpertTrace
 
 Start = Literal["cold", "warm"]
@@ -316,11 +316,16 @@ def sequence_curve(
         start: "cold" counts all.
         seed: Of the random rule.
     """
+    return sequence_curves(parts, counted, rule, seed)[start]
+
+
+def sequence_curves(
+    parts: Sequence[ExpertTrace], counted: NDArray[np.bool_], rule: Eviction, seed: int = 0
+) -> dict[Start, MissCurve]:
+    """Return the misses of some sequences by their start, see :func:`sequence_curve`."""
     late = np.split(counted, np.cumsum([part.tokens for part in parts])[:-1])
-    return total(
-        miss_curve_of(part, rule, counted=some if start == "warm" else None, seed=seed)
-        for part, some in zip(parts, late, strict=True)
-    )
+    both = [miss_curves_of(part, rule, some, seed) for part, some in zip(parts, late, strict=True)]
+    return {start: total(curves) for start, curves in zip(STARTS, zip(*both, strict=True), strict=True)}
 
 
 def _curves(
@@ -328,9 +333,8 @@ def _curves(
 ) -> dict[tuple[Eviction, Start], MissCurve]:
     """Return the curves of some sequences; none for a warm start if nothing counts."""
     starts = STARTS if counted.any() else STARTS[:1]
-    return {
-        (rule, start): sequence_curve(parts, counted, rule, start, seed) for rule in rules for start in starts
-    }
+    found = {rule: sequence_curves(parts, counted, rule, seed) for rule in rules}
+    return {(rule, start): curves[start] for rule, curves in found.items() for start in starts}
 
 
 def _widened(curve: MissCurve, size: int) -> MissCurve:

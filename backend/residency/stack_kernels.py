@@ -19,9 +19,9 @@ def recency_walk(
 ) -> None:
     """LRU at every size that holds the largest token, in one pass.
 
-    The stack lists the entries seen, latest first. ``found[p]`` grows by the accesses (of tokens t with
-    ``counted[t]``, uint8) to the entry at rank p of the stack as it stood BEFORE the token: hits of every
-    cache with more than p slots. Then the token's whole set moves to the front.
+    The stack lists the entries seen, latest first. ``found[counted[t], p]`` grows by the accesses to the
+    entry at rank p of the stack as it stood BEFORE token t: hits of every cache with more than p slots, apart
+    for the tokens that count (1) and those that do not (0). Then the token's whole set moves to the front.
     """
     members, flags, _ = scratch(size)
     stack, others = np.empty(size, np.int32), np.empty(size + 1, np.int32)
@@ -41,7 +41,7 @@ def recency_walk(
         while met < old or p < end:
             i = stack[p]
             flag = flags[i]
-            found[p] += flag & counts
+            found[counts, p] += flag
             met += flag
             others[kept] = i
             kept += 1 - flag
@@ -129,7 +129,7 @@ def priority_walk(
         for p in range(limit):
             entry = stack[p] if p < depth else -1
             if entry >= 0 and flags[entry]:
-                found[p] += counts
+                found[counts, p] += 1
             elif entry >= 0 and count < limit:  # else no place is left for idle entries
                 if rule == RANDOM:
                     key[entry] = draw(seed, t, entry) * size + size - 1 - entry

@@ -12,17 +12,17 @@ from tests.figures.activation_samples import MODEL
 
 pytestmark = pytest.mark.browser
 PATH = "sparse_activation"
-LEGEND = "document.querySelector('.st-key-curves .legend').textContent"
+LEGEND = ".st-key-curves .legend"
 
 
 def test_the_address_is_the_figure(visit: Visit) -> None:
     page = visit.open(PATH, model=MODEL, protocol="C label-free")
-    assert "DIP" in page.evaluate(LEGEND)
-    assert "label:" not in page.evaluate(LEGEND)
+    legend = page.locator(LEGEND)
+    expect(legend).to_contain_text("DIP")
+    expect(legend).not_to_contain_text("label:")
     page.get_by_text("A forced", exact=True).click()
     expect(page.get_by_role("heading", name="What the label gives")).to_be_visible()
-    settle(page)
-    assert "wrong label: second choice" in page.evaluate(LEGEND)
+    expect(legend).to_contain_text("wrong label: second choice")
     expect(page).not_to_have_url(re.compile("protocol="))
     page.get_by_text("Overlap of the kept", exact=True).click()
     expect(page).to_have_url(re.compile("alike=Overlap"))

@@ -137,6 +137,7 @@ def test_killed_within_the_distillation_it_ends_as_if_it_had_not_been(
 
     with monkeypatch.context() as context:
         context.setattr(distillation, "_step", until_13)
+        context.setattr(distillation, "_CHECKPOINT_SECONDS", 0.0)
         with pytest.raises(KilledError):
             derive(root, homes[1], tmp_path / "b", tiny_folder)
     derive(root, homes[1], tmp_path / "b", tiny_folder)
@@ -200,7 +201,7 @@ def test_the_command_refuses_bad_input_with_exit_2(root: Path, tmp_path: Path, t
     common = ["derive-moe", "--base", str(tiny_folder), "--home", str(tmp_path), "--data-root", str(root)]
     for settings, message in (
         (["shared=33"], "cannot be cut"),
-        (["top_k=64"], "must be below"),
+        (["top_k=128"], "must be below"),
         (["nonsense=1"], "has no setting 'nonsense'"),
     ):
         options = [option for each in settings for option in ("--set", each)]

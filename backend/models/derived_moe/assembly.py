@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import UserError
+from backend.models.derived_moe.masked_experts import use_masked_experts
 from backend.models.derived_moe.settings import MoEShape
 
 if TYPE_CHECKING:
@@ -56,8 +57,7 @@ def assemble(dense: Any, shape: MoEShape, parts: Mapping[str, Tensor]) -> Any:
     )  # its buffers are computed, not stored
     model.load_state_dict({name: tensor.detach() for name, tensor in state.items()}, assign=True)
     model.tie_weights()
-    # transformers' own choice, the grouped product, refuses rows of no multiple of 16 bytes (12 bfloat16).
-    model.set_experts_implementation("eager")
+    use_masked_experts(model)
     model.generation_config = dense.generation_config
     return model.eval().requires_grad_(False)
 

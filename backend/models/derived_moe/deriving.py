@@ -32,6 +32,7 @@ def derive(
     training: Training | None = None,
     tokens: int = TOKENS,
     window: int = WINDOW,
+    device: str = "cpu",
     progress: Progress = silent,
 ) -> MoEManifest:
     """Derive a MoE, write its artefact, and measure it on WikiText-2's test split beside the dense model.
@@ -49,13 +50,14 @@ def derive(
         training: Text and training.
         tokens: Tokens of the evaluation text that are fed; 0 measures nothing.
         window: Tokens of an evaluation window.
+        device: Where the distillation computes: "cpu", "cuda", "mps", or "auto" for the best there is.
         progress: Called with messages and shares.
 
     Raises:
         UserError: See :meth:`backend.models.derived_moe.recipe.Recipe.run`.
     """
     shape, training = shape or MoEShape(), training or Training()
-    loaded, recipe = _recipe(name, base, home, data_root, work, shape, training, progress)
+    loaded, recipe = _recipe(name, base, home, data_root, work, shape, training, device, progress)
     tensors = recipe.run()
     manifest = write_artefact(
         folder,
@@ -107,7 +109,7 @@ def probe_shapes(
     from backend.models.derived_moe.search import search
 
     shape, training = shape or MoEShape(), training or Training()
-    loaded, recipe = _recipe(name, base, home, data_root, work, shape, training, progress)
+    loaded, recipe = _recipe(name, base, home, data_root, work, shape, training, "cpu", progress)
     recipe.begin()
     found = search(
         loaded.model,
@@ -130,18 +132,20 @@ def _recipe(
     work: Path | None,
     shape: MoEShape,
     training: Training,
+    device: str,
     progress: Progress,
 ) -> tuple[Any, Any]:
     """Return the loaded dense model and its recipe."""
     from backend.models.derived_moe.recipe import Recipe
     from backend.models.derived_moe.text import training_files
-    from backend.models.loading import load_model
+    from backend.models.loading import choose_device, load_model
 
     training_files(data_root)  # told before the model is loaded
+    place = choose_device(device)
     loaded = load_model(base, home, progress=progress)
     work = work or home.root / "moe" / name
     return loaded, Recipe(
-        base, loaded.sha256, loaded.model, loaded.tokenizer, data_root, work, shape, training, progress
+        base, loaded.sha256, loaded.model, loaded.tokenizer, data_root, work, shape, training, place, progress
     )
 
 

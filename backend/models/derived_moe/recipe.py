@@ -43,6 +43,7 @@ class Recipe:
         work: Working folder of the stages' outputs.
         shape: Sizes of the experts.
         training: Text and training.
+        device: Where the distillation computes; all else runs on the CPU.
         progress: Called with messages and shares.
     """
 
@@ -54,6 +55,7 @@ class Recipe:
     work: Path
     shape: MoEShape
     training: Training
+    device: str = "cpu"
     progress: Progress = silent
 
     def run(self) -> dict[str, Tensor]:
@@ -194,10 +196,17 @@ class Recipe:
             rank, boundary = self.training.lora_rank, self.training.boundary
             student = masked_model(self.dense, self._clusters["neurons"], self.shape, rank, boundary)
             set_trained(student, self._routers)
-            text, folder = self._text, self.work / "distilled"
+            folder = self.work / "distilled"
             teacher = copy.deepcopy(self.dense)  # it is rounded to bfloat16 there
             distil(
-                teacher, student, text["training"], text["validation"], self.training, folder, self.progress
+                teacher,
+                student,
+                self._text["training"],
+                self._text["validation"],
+                self.training,
+                folder,
+                self.device,
+                self.progress,
             )
             return self._clusters | trained_tensors(student)
 

@@ -13,8 +13,8 @@ class MoEShape(Settings):
     """How the n neurons of each MLP are cut into one shared expert and N routed ones of equal size."""
 
     shared: int = setting(768, "Neurons of the shared expert, which every token reads.", unit="neurons", gt=0)
-    experts: int = setting(64, "Routed experts of a layer.", symbol="N", gt=1)
-    top_k: int = setting(16, "Routed experts that a token reads in a layer.", symbol="K", gt=0)
+    experts: int = setting(128, "Routed experts of a layer.", symbol="N", gt=1)
+    top_k: int = setting(32, "Routed experts that a token reads in a layer.", symbol="K", gt=0)
 
     @model_validator(mode="after")
     def _leaves_a_choice(self) -> MoEShape:
@@ -57,8 +57,8 @@ class Training(Settings):
     sequence: int = setting(
         256, "Tokens of one distillation sequence; divides the window.", unit="tokens", gt=1
     )
-    batch_tokens: int = setting(1_024, "Tokens of one distillation step.", unit="tokens", gt=0)
-    steps: int = setting(216, "Steps of the distillation.", ge=0)
+    batch_tokens: int = setting(4_096, "Tokens of one distillation step.", unit="tokens", gt=0)
+    steps: int = setting(234, "Steps of the distillation; 234 use all of the text once.", ge=0)
     router_rate: float = setting(4e-3, "Peak learning rate of the routers.", gt=0)
     scale_rate: float = setting(0.3, "Peak learning rate of the experts' scales, which are near N.", gt=0)
     correction_rate: float = setting(4e-3, "Peak learning rate of the low-rank corrections.", gt=0)
