@@ -31,15 +31,24 @@ PROMPT = "Tell me how a lighthouse works."
 LONG_PROMPT = "The history of the sea begins with"
 """One that the model goes on from without an end, greedily."""
 COLOURS = ("MLP density", "Rank under dense, log10", "Δlog p (sparse − dense)", "KL(dense‖sparse)")
-_COLOURED = """
-([side, count, before]) => {
-  const strip = [...document.querySelectorAll(`.st-key-generation_side_${side} *`)]
-    .map((node) => node.shadowRoot?.querySelector(".strip")).find(Boolean);
-  const tokens = strip ? [...strip.children] : [];
-  const now = tokens.map((token) => token.style.background).join();
-  return tokens.length >= count && now !== before ? now : null;
-}
+_STRIPS = """
+[...document.querySelectorAll("[class*=st-key-generation_side_] *")]
+  .map((node) => node.shadowRoot?.querySelector(".strip")).filter(Boolean)
 """
+_WATCH = f"""
+() => {{
+  const watched = window.watched = {{}};
+  addEventListener("keydown", () => {{ watched.begun = performance.now(); watched.ended = 0; }}, true);
+  const strips = {_STRIPS};
+  for (const strip of strips)
+    new MutationObserver(() => {{
+      watched.set = performance.now();
+      requestAnimationFrame(() => {{ watched.ended = performance.now(); }});
+    }}).observe(strip, {{ attributes: true, subtree: true, attributeFilter: ["style"] }});
+  return strips.map((strip) => strip.children.length);
+}}
+"""
+"""In the browser, where no question of ours slows it: from the key to the colours and to their frame."""
 
 
 def ask(home: Home, tokens: int, seed: int, prompt: str = PROMPT) -> str:
@@ -78,21 +87,22 @@ def first_token_seconds(home: Home, store: Store, repeats: int) -> list[float]:
     return found
 
 
-def recolour_seconds(page: Page, base: str, run: str, tokens: int) -> list[float]:
-    """Return the seconds from choosing a colour to the strip's new colours, once for each colour."""
+def recolour_seconds(page: Page, base: str, run: str, tokens: int) -> list[tuple[float, float]]:
+    """Return the seconds from choosing a colour to its being set, and to the frame with it, for each."""
     page.goto(f"{base}/generations?{urlencode({'generation': run})}")
     settle(page)
-    before = page.wait_for_function(_COLOURED, arg=[1, tokens, ""]).json_value()
+    page.wait_for_function(f"{_STRIPS}.every((strip) => strip.children.length >= {tokens})")
+    page.evaluate(_WATCH)
     found = []
     for colour in COLOURS:
         box = page.get_by_role("combobox", name="Colour by")
         box.click()
         box.fill(colour)
         page.wait_for_timeout(500)
-        begun = time.perf_counter()
         page.keyboard.press("Enter")
-        before = page.wait_for_function(_COLOURED, arg=[1, tokens, before], polling=5).json_value()
-        found.append(time.perf_counter() - begun)
+        page.wait_for_timeout(1500)
+        begun, coloured, shown = page.evaluate("[watched.begun, watched.set, watched.ended]")
+        found.append(((coloured - begun) / 1e3, (shown - begun) / 1e3))
     return found
 
 
@@ -117,10 +127,11 @@ def main() -> None:
     with running_app(home.root) as base, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        times = recolour_seconds(page, base, long, int(count))
+        both = recolour_seconds(page, base, long, int(count)) + recolour_seconds(page, base, long, int(count))
         browser.close()
-    print(f"{count} tokens coloured anew: median {1e3 * statistics.median(times):.0f} ms, worst "
-          f"{1e3 * max(times):.0f} ms")  # fmt: skip
+    for what, times in zip(("colours set", "frame drawn"), zip(*both, strict=True), strict=True):
+        print(f"two strips of {count} tokens coloured anew, {what}: median "
+              f"{1e3 * statistics.median(times):.0f} ms, worst {1e3 * max(times):.0f} ms")  # fmt: skip
     if (pid := client.worker_status(home).pid) is not None:
         os.kill(pid, signal.SIGTERM)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from typing import Any
 
 import streamlit as st
@@ -30,7 +31,7 @@ from pages._shared.address import Address
 from pages._shared.generation_asked import TOKEN, show_run, shown_prompt, stop
 from pages._shared.generation_detail import show_token
 from pages._shared.generation_exports import exports
-from pages._shared.generation_words import shown_token, summary
+from pages._shared.generation_words import Said, said_of, shown_token, summary
 from pages._shared.run_progress import UNFINISHED, run_now, status_badge
 from pages._shared.store import OpenStore
 from pages._shared.token_strip import show_token_strip
@@ -57,9 +58,10 @@ def _view(opened: OpenStore, run_id: str, unfinished: bool) -> None:
     _state(opened, run)
     if len(prompts) > 1:
         _prompt_picker(run_id, prompts, item)
-    shown: Generation | None = _generation(opened, str(opened.home.root), opened.store.version, run_id, item)
-    if shown is None:
+    found: _Read | None = _read(opened, str(opened.home.root), opened.store.version, run_id, item)
+    if found is None:
         return
+    shown = found.shown
     _prompt(shown, run.spec)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         forms: dict[Form, str] = {each: form_name(shown, each) for each in FORMS}
@@ -70,18 +72,33 @@ def _view(opened: OpenStore, run_id: str, unfinished: bool) -> None:
         colour = next(each for each in colours if each.scale.label == by)
         first = _pages(shown, form)
     st.html(legend_html(colour.scale))
-    _strips(shown, form, colour, first, run)
+    _strips(found, form, colour, first, run)
     st.caption(f"{note_of(shown, form)} {_order_note(run.spec, is_routed(shown))}")
     show_token(shown, run_id)
     exports(opened, shown, run, form, colour)
 
 
-def _query(_opened: OpenStore, root: str, version: int, run_id: str, item: int) -> Generation | None:
-    return generation(_opened.store, run_id, item)
+@dataclass(frozen=True)
+class _Read:
+    """A generation as it was read, and what its strips say, worded when first asked for."""
+
+    shown: Generation
+    worded: dict[tuple[Form, int], list[Said]] = field(default_factory=dict)
+
+    def said(self, side: Side, form: Form) -> list[Said]:
+        key = form, side.number
+        if key not in self.worded:
+            self.worded[key] = said_of(shown_tokens(self.shown, side, form), side)
+        return self.worded[key]
 
 
-# Keyed by the store's version: a choice of colour or token does not read the texts again.
-_generation = st.cache_resource(_query, show_spinner=False, max_entries=8)
+def _query(_opened: OpenStore, root: str, version: int, run_id: str, item: int) -> _Read | None:
+    found = generation(_opened.store, run_id, item)
+    return None if found is None else _Read(found)
+
+
+# Keyed by the store's version: a choice of colour or token does not read or word the texts again.
+_read = st.cache_resource(_query, show_spinner=False, max_entries=8)
 
 
 def _state(opened: OpenStore, run: StoredRun) -> None:
@@ -163,7 +180,8 @@ def _pages(shown: Generation, form: Form) -> int:
     return int(chosen or 0)
 
 
-def _strips(shown: Generation, form: Form, colour: Colour, first: int, run: StoredRun) -> None:
+def _strips(found: _Read, form: Form, colour: Colour, first: int, run: StoredRun) -> None:
+    shown = found.shown
     columns = [column for _ in shown.sides[::2] for column in st.columns(2, gap="small")]
     for side, column in zip(shown.sides, columns, strict=False):
         with column, st.container(border=True, gap="small", key=f"generation_side_{side.number}"):
@@ -171,20 +189,26 @@ def _strips(shown: Generation, form: Form, colour: Colour, first: int, run: Stor
                 f"**{side_label(side)}**" + (" :orange-badge[oracle]" if side.how == "oracle" else "")
             )
             st.caption(summary(shown, side, form))
-            _strip(shown, side, form, colour, first, run)
+            _strip(found, side, form, colour, first, run)
 
 
-def _strip(shown: Generation, side: Side, form: Form, colour: Colour, first: int, run: StoredRun) -> None:
+def _strip(found: _Read, side: Side, form: Form, colour: Colour, first: int, run: StoredRun) -> None:
+    shown = found.shown
     tokens = shown_tokens(shown, side, form)[first : first + PAGE_TOKENS]
     chosen = st.session_state.get(TOKEN)
     mine = chosen is not None and chosen[:3] == (shown.run_id, shown.item, form)
-    low, high = limits(colour.scale, [[colour.of(token) for token in tokens]])
+    values = [colour.of(token) for token in tokens]
+    low, high = limits(colour.scale, [values])
+    said = found.said(side, form)[first : first + PAGE_TOKENS]
 
     def choose(place: int) -> None:
         st.session_state[TOKEN] = (shown.run_id, shown.item, form, side.number, place)
 
     show_token_strip(
-        [shown_token(token, side, colour, low, high) for token in tokens],
+        [
+            shown_token(each, value, colour.scale.kind, low, high)
+            for each, value in zip(said, values, strict=True)
+        ],
         f"strip_{side.number}",
         label=f"{side_label(side)}, {len(tokens)} tokens coloured by {colour.scale.title}",
         first=first,

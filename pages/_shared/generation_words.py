@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from backend.figures.drawing.scales import colour_at, ink_on, rgb_text
 from backend.figures.drawing.text import short
-from backend.figures.generations import Colour, shown_tokens, visible
+from backend.figures.generations import shown_tokens, visible
 from backend.generations.request import DENSE
 from backend.results.generations import Form, Generation, Side, value_of
 from pages._shared.token_strip import ShownToken
@@ -17,15 +18,31 @@ _ENDED = {
 }  # fmt: skip
 
 
-def shown_token(token: dict[str, Any], side: Side, colour: Colour, low: float, high: float) -> ShownToken:
-    """Return a token as a strip shows it; ``low`` and ``high`` are the ends of the colour scale."""
-    value = colour.of(token)
-    ground = ink = None
-    if value is not None:
-        shade = colour_at(colour.scale.kind, (value - low) / (high - low))
-        ground, ink = rgb_text(shade), ink_on(shade)
-    text = visible(token["text"]).replace("\n", "↵\n")
-    return ShownToken(text or "⋯", ground, ink, about(token, side))
+Said = tuple[str, str]
+"""What a strip writes for a token, and what hovering over it says."""
+
+_SHADES = 256
+
+
+def said_of(tokens: list[dict[str, Any]], side: Side) -> list[Said]:
+    """Return what a strip says of tokens, whatever colours them."""
+    return [(visible(token["text"]).replace("\n", "↵\n") or "⋯", about(token, side)) for token in tokens]
+
+
+def shown_token(said: Said, value: float | None, kind: str, low: float, high: float) -> ShownToken:
+    """Return a token as a strip shows it, its value coloured on a scale from ``low`` to ``high``."""
+    text, hover = said
+    if value is None:
+        return ShownToken(text, hover)
+    share = min(max((value - low) / (high - low), 0.0), 1.0)
+    return ShownToken(text, hover, _look(kind, round(share * (_SHADES - 1))))
+
+
+@cache
+def _look(kind: str, step: int) -> str:
+    """Return one of a scale's 256 colours and that of letters on it, as CSS writes them."""
+    shade = colour_at(kind, step / (_SHADES - 1))
+    return f"background:{rgb_text(shade)};color:{ink_on(shade)}"
 
 
 def about(token: dict[str, Any], side: Side) -> str:

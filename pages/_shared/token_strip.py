@@ -5,6 +5,7 @@ An inline component without a build step. Every text goes in as data and is set 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ export default function ({ parentElement, data, setTriggerValue }) {
   const box = parentElement.querySelector(".strip");
   const tip = parentElement.querySelector(".tip");
   box.setAttribute("aria-label", data.label);
+  if (box.source !== data.said) { box.source = data.said; box.tokens = JSON.parse(data.said); }
   box.said = data;
   box.choose = (place) => setTriggerValue("clicked", place);
   if (!box.bound) { box.bound = true; listen(box, tip); }
@@ -40,7 +42,8 @@ export default function ({ parentElement, data, setTriggerValue }) {
 function draw(box, data) {
   const before = box.querySelector(".empty");
   if (before) before.remove();
-  data.tokens.forEach(([text, ground, ink, about], index) => {
+  const active = box.querySelector('[tabindex="0"]');
+  box.tokens.forEach(([text, about], index) => {
     let node = box.children[index];
     if (!node) {
       node = document.createElement("span");
@@ -50,18 +53,23 @@ function draw(box, data) {
       box.append(node);
     }
     const place = data.first + index;
-    const look = [text, ground, ink, about, place === data.selected, place === data.marked].join("\\u0000");
-    if (node.look === look) return;
-    node.look = look;
-    node.textContent = text;
-    node.style.background = ground || "";
-    node.style.color = ink || "";
-    node.setAttribute("aria-label", about.replaceAll("\\n", "; "));
-    node.setAttribute("aria-selected", place === data.selected);
-    node.classList.toggle("marked", place === data.marked);
+    // Only what changed is set: a new colour must not lay out the text again.
+    if (node.text !== text) node.textContent = node.text = text;
+    if (node.about !== about) {
+      node.about = about;
+      node.setAttribute("aria-label", about.replaceAll("\\n", "; "));
+    }
+    const look = data.looks[data.look[index]] || "";
+    if (node.look !== look) node.style.cssText = node.look = look;
+    const standing = (place === data.selected) + "|" + (place === data.marked);
+    if (node.standing !== standing) {
+      node.standing = standing;
+      node.setAttribute("aria-selected", place === data.selected);
+      node.classList.toggle("marked", place === data.marked);
+    }
   });
-  while (box.children.length > data.tokens.length) box.lastChild.remove();
-  if (data.tokens.length === 0) {
+  while (box.children.length > box.tokens.length) box.lastChild.remove();
+  if (box.tokens.length === 0) {
     const node = document.createElement("span");
     node.className = "empty";
     node.setAttribute("role", "option");
@@ -69,17 +77,20 @@ function draw(box, data) {
     node.textContent = data.nothing;
     box.append(node);
   }
-  const active = box.querySelector('[tabindex="0"]') || box.children[0];
-  for (const node of box.children) node.tabIndex = node === active ? 0 : -1;
+  const reached = active?.parentNode ? active : box.children[0];
+  for (const node of box.children) {
+    const to = node === reached ? 0 : -1;
+    if (node.getAttribute("tabindex") !== String(to)) node.tabIndex = to;
+  }
 }
 
 function listen(box, tip) {
   const token = (event) => event.target.closest(".token");
   const show = (node) => {
     if (!node) { tip.hidden = true; return; }
-    const said = box.said.tokens[Number(node.dataset.index)];
+    const said = box.tokens[Number(node.dataset.index)];
     if (!said) return;
-    tip.textContent = said[3];
+    tip.textContent = said[1];
     tip.hidden = false;
     const at = node.getBoundingClientRect(), own = tip.getBoundingClientRect();
     tip.style.left = Math.max(4, Math.min(at.left, innerWidth - own.width - 8)) + "px";
@@ -118,15 +129,13 @@ class ShownToken:
 
     Attributes:
         text: What is written; it may be empty (a part of a letter).
-        ground: Its colour, None for none.
-        ink: The colour of its letters, None for the page's.
         about: What hovering over it says, a line each.
+        look: Its colours as CSS, empty for the page's.
     """
 
     text: str
-    ground: str | None
-    ink: str | None
     about: str
+    look: str = ""
 
 
 def show_token_strip(
@@ -158,9 +167,14 @@ def show_token_strip(
         if place is not None and on_choose is not None:
             on_choose(int(place))
 
+    looks = {look: number for number, look in enumerate(dict.fromkeys(token.look for token in tokens))}
     data: dict[str, Any] = {
         "label": label,
-        "tokens": [[token.text, token.ground, token.ink, token.about] for token in tokens],
+        "said": json.dumps(
+            [(token.text, token.about) for token in tokens]
+        ),  # a string: read anew if it changed
+        "looks": list(looks),
+        "look": [looks[token.look] for token in tokens],
         "first": first,
         "selected": selected,
         "marked": marked,
