@@ -83,7 +83,9 @@ def _label(row: Any) -> str:
 
 def _list(opened: OpenStore, run_id: str) -> None:
     st.header("A list of prompts")
-    st.markdown("Which prompts does a policy hurt most? By KL on dense's text, or by where the texts part.")
+    st.markdown(
+        "Which prompts does a policy hurt most? By KL on the reference's text, or by where the texts part."
+    )
     ranking_section(opened, run_id)
     with st.expander("Write a list", icon=":material/playlist_add:", key="new_list"):
         st.fragment(list_form)(opened)

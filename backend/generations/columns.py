@@ -46,3 +46,7 @@ class TokenColumn:
 
 
 DENSITY = TokenColumn("mlp_density", "MLP density", "share of MLP weights", None, (0.0, 1.0))
+CHANGED = TokenColumn("routing_change", "Experts changed", "share of experts", None, (0.0, 1.0))
+MISSED = "expert_misses"
+"""Name of the column of misses, whose label says the cache's size."""
+USED = TokenColumn("experts_per_token", "Experts used", "experts, mean over layers")

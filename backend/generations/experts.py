@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from backend.evaluation.routing import UNITS, CacheSetup
-from backend.generations.columns import TokenColumn
+from backend.generations.columns import CHANGED, MISSED, USED, TokenColumn
 from backend.generations.readings import Reading
 from backend.residency import OnlineCache
 from backend.residency.expert_cache import expert_capacity
@@ -22,23 +22,30 @@ if TYPE_CHECKING:
     from backend.routing.policy import RoutingPolicy
     from backend.routing.reading import LayerReading
 
-CHANGED = TokenColumn("routing_change", "Experts changed", "share of experts", None, (0.0, 1.0))
-USED = TokenColumn("experts_per_token", "Experts used", "experts, mean over layers")
-
 
 @dataclass(frozen=True)
 class TokenExperts:
-    """One token's experts, one number a layer with a mixture.
+    """One token's experts, one entry a layer with a mixture.
 
     Attributes:
-        used: Experts that it used.
+        used: Experts that it used, best first.
         missed: Of them, those that its layer's cache did not hold.
-        changed: Of them, those that the model itself would not have used.
+        changed: How many of them the model itself would not have used.
     """
 
-    used: tuple[int, ...]
-    missed: tuple[int, ...]
+    used: tuple[tuple[int, ...], ...]
+    missed: tuple[tuple[int, ...], ...]
     changed: tuple[int, ...]
+
+    @property
+    def used_count(self) -> int:
+        """Experts used, all layers."""
+        return sum(map(len, self.used))
+
+    @property
+    def missed_count(self) -> int:
+        """Experts missed, all layers."""
+        return sum(map(len, self.missed))
 
 
 class ExpertCaches:
@@ -71,7 +78,7 @@ class ExpertCaches:
         }
         size = sizes.pop() if len(sizes) == 1 else f"{setup.share:.0%} of the experts cached"
         self.missed = TokenColumn(
-            "expert_misses",
+            MISSED,
             f"Experts missed (simulated, {size}, {setup.eviction.upper()})",
             f"of {sum(layer.k for layer in layers.values())}",
             "lower",
@@ -84,25 +91,28 @@ class ExpertCaches:
 
     def readings(self, token: TokenExperts) -> list[Reading]:
         """Return a token's columns."""
-        used = sum(token.used)
-        shares = tuple(c / max(1, u) for c, u in zip(token.changed, token.used, strict=True))
+        used = token.used_count
+        shares = tuple(c / max(1, len(u)) for c, u in zip(token.changed, token.used, strict=True))
         return [
-            Reading(self.missed, float(sum(token.missed)), tuple(map(float, token.missed))),
+            Reading(self.missed, float(token.missed_count), _counts(token.missed), token.missed),
             Reading(CHANGED, sum(token.changed) / max(1, used), shares),
-            Reading(USED, used / len(token.used), tuple(map(float, token.used))),
+            Reading(USED, used / len(token.used), _counts(token.used), token.used),
         ]
 
     def _serve(self, layers: dict[int, LayerReading], place: int) -> TokenExperts:
-        missed = []
+        used, missed = [], []
         for index, cache in self._caches.items():
             row = layers[index].chosen[place]
-            missed.append(len(cache.access(row[row != NONE].astype("int64")).loaded))
-        read = [layers[index] for index in self._caches]
+            experts = row[row != NONE].astype("int64")
+            used.append(tuple(experts.tolist()))
+            missed.append(tuple(map(int, cache.access(experts).loaded)))
         return TokenExperts(
-            tuple(int(layer.counts[place]) for layer in read),
-            tuple(missed),
-            tuple(int(layer.outside[place]) for layer in read),
+            tuple(used), tuple(missed), tuple(int(layers[index].outside[place]) for index in self._caches)
         )
+
+
+def _counts(entries: tuple[tuple[int, ...], ...]) -> tuple[float, ...]:
+    return tuple(float(len(each)) for each in entries)
 
 
 class ExpertAccount:
@@ -125,8 +135,8 @@ class ExpertAccount:
         """Add a token."""
         self.tokens += 1
         self._rows += len(token.used)
-        self._used += sum(token.used)
-        self._missed += sum(token.missed)
+        self._used += token.used_count
+        self._missed += token.missed_count
         self._changed += sum(token.changed)
 
     def counted(self, value_bytes: int) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def _token_json(token: Written) -> dict[str, Any]:
         "top": token.top,
         "seconds": None if token.seconds is None else _short(token.seconds),
         "values": {r.column.name: _short(r.value) for r in token.readings},
-        "layers": {r.column.name: [_short(v, 4) for v in r.layers] for r in token.readings if r.layers},
+        "layers": {key: values for r in token.readings for key, values in r.by_layer(4).items()},
     }
 
 
@@ -109,6 +109,6 @@ def _score_json(score: Score) -> dict[str, Any]:
     }
 
 
-def _short(value: float, digits: int = 6) -> float:
-    """Return a value to six digits, a layer's to four: nothing that is measured here has more."""
-    return float(f"{value:.{digits}g}")
+def _short(value: float) -> float:
+    """Return a value to six digits (a layer's has four): nothing that is measured here has more."""
+    return float(f"{value:.6g}")

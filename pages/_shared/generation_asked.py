@@ -11,9 +11,7 @@ from backend.results import queries
 from pages._shared.run_progress import UNFINISHED
 from pages._shared.store import OpenStore
 
-ADDRESS_KEY, PROMPT_KEY = "generation", "prompt"
-TOKEN = "generation_token"
-"""Key of the token that was clicked: run, prompt, side, place."""
+ADDRESS_KEY, PROMPT_KEY, TOKEN_KEY = "generation", "prompt", "token"
 _MINE = "generation_mine"
 """Key of the run that this session asked for last."""
 _ASKED = "generation_asked"
@@ -32,7 +30,19 @@ def show_run(run: str, prompt: int = 0) -> None:
         st.query_params[PROMPT_KEY] = str(prompt + 1)
     else:
         st.query_params.pop(PROMPT_KEY, None)
-    st.session_state.pop(TOKEN, None)
+    st.query_params.pop(TOKEN_KEY, None)
+
+
+def chosen_token() -> tuple[int, int] | None:
+    """Return side and place of the token that the address names ("1.17"), None for none."""
+    side, dot, place = str(st.query_params.get(TOKEN_KEY, "")).partition(".")
+    good = dot and all(part.isdecimal() and len(part) < 8 for part in (side, place))
+    return (int(side), int(place) - 1) if good else None
+
+
+def choose_token(side: int, place: int) -> None:
+    """Make a side's token the chosen one."""
+    st.query_params[TOKEN_KEY] = f"{side}.{place + 1}"
 
 
 def shown_prompt(count: int) -> int:

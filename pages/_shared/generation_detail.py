@@ -13,25 +13,27 @@ from backend.figures.generations import shown_tokens, side_label, visible
 from backend.figures.palette import STYLES
 from backend.figures.spec import Axis, FigureSpec, Provenance, Series
 from backend.generations import DENSE
-from backend.generations.columns import TokenColumn
-from backend.results.generations import Generation, Side
+from backend.generations.columns import MISSED, USED, TokenColumn
+from backend.generations.readings import entries_key
+from backend.results.generations import Form, Generation, Side
 from pages._shared.figures import show_figure
-from pages._shared.generation_asked import TOKEN
+from pages._shared.generation_asked import chosen_token
 from pages._shared.generation_words import about
 
 
-def show_token(shown: Generation, run_id: str) -> None:
-    """Show the clicked token of this generation, or how to choose one."""
-    chosen = st.session_state.get(TOKEN)
-    if chosen is None or chosen[:2] != (run_id, shown.item):
+def show_token(shown: Generation, form: Form) -> None:
+    """Show the token that was clicked, or how to choose one."""
+    chosen = chosen_token()
+    if chosen is None:
         st.caption(
             "Click a token, or move with the arrow keys and press Enter, for what both sides thought likely."
         )
         return
-    _, _, form, number, place = chosen
+    number, place = chosen
     side = shown.sides[number] if number < len(shown.sides) else None
     tokens = [] if side is None else shown_tokens(shown, side, form)
     if side is None or not 0 <= place < len(tokens):
+        st.caption(f"The address names token {place + 1} of side {number}, which there is not here.")
         return
     token = tokens[place]
     with st.container(border=True, key="generation_token_card"):
@@ -80,10 +82,26 @@ def _layers(shown: Generation, side: Side, token: dict[str, Any]) -> None:
     if len(known) > 1:
         label = st.radio("By layer", [each.label for each in known], horizontal=True, key="generation_layers")
         column = next(each for each in known if each.label == label)
+    _experts(token)
     show_figure(
         _layer_spec(shown, side, token, column), "generation_layers_figure", height=260, legend=False,
         paper=(3.25, 2.0),
     )  # fmt: skip
+
+
+def _experts(token: dict[str, Any]) -> None:
+    """Show which experts each layer used and which of them its cache missed, for a mixture."""
+    used, missed = (token["layers"].get(entries_key(name)) for name in (USED.name, MISSED))
+    if not used:
+        return
+    table = pd.DataFrame(
+        {
+            "Layer": range(len(used)),
+            "Experts used, best first": [" ".join(map(str, each)) for each in used],
+            "Missed": [" ".join(map(str, each)) for each in missed or [[]] * len(used)],
+        }
+    )
+    st.dataframe(table, hide_index=True, height=220, alt="Experts by layer", key="generation_experts")
 
 
 def _layer_spec(shown: Generation, side: Side, token: dict[str, Any], column: TokenColumn) -> FigureSpec:

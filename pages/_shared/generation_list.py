@@ -18,6 +18,7 @@ from backend.generations import GenerationRequest
 from backend.generations.request import MOST_PROMPTS
 from backend.home import REPOSITORY
 from backend.results.generations import hurt
+from backend.routing import ROUTINGS
 from pages._shared.generation_asked import ask, show_run
 from pages._shared.generation_form import model_and_style, policy_controls, sampling_controls
 from pages._shared.store import OpenStore
@@ -49,7 +50,12 @@ def ranking_section(opened: OpenStore, run_id: str) -> None:
         {
             "Prompt": [" ".join(visible(str(text)).split())[:160] for text in rows["prompt"]],
             "Mean KL (nats) ↓": rows["kl"],
-            "KL on": ["dense's text" if form == "forced" else "its own text" for form in rows["form"]],
+            "KL on": [
+                f"{'original routing' if policy in ROUTINGS else 'dense'}'s text"
+                if form == "forced"
+                else "its own text"
+                for form, policy in zip(rows["form"], rows["policy"], strict=True)
+            ],
             "Differs from token": rows["divergence"] + 1,
             "Tokens": rows["tokens"],
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -28,7 +29,7 @@ from backend.results import queries
 from backend.results.generations import Form, Generation, Side, generation, prompts_in
 from backend.results.queries import StoredRun
 from pages._shared.address import Address
-from pages._shared.generation_asked import TOKEN, show_run, shown_prompt, stop
+from pages._shared.generation_asked import choose_token, chosen_token, show_run, shown_prompt, stop
 from pages._shared.generation_detail import show_token
 from pages._shared.generation_exports import exports
 from pages._shared.generation_words import Said, said_of, shown_token, summary
@@ -74,7 +75,7 @@ def _view(opened: OpenStore, run_id: str, unfinished: bool) -> None:
     st.html(legend_html(colour.scale))
     _strips(found, form, colour, first, run)
     st.caption(f"{note_of(shown, form)} {_order_note(run.spec, is_routed(shown))}")
-    show_token(shown, run_id)
+    show_token(shown, form)
     exports(opened, shown, run, form, colour)
 
 
@@ -114,9 +115,13 @@ def _state(opened: OpenStore, run: StoredRun) -> None:
     if run.status == "failed":
         st.error(run.message or "The generation failed.", icon=":material/error:")
     elif run.status == "interrupted":
+        go_on = (
+            "Resume on the page Runs goes on with the first prompt that is not finished."
+            if run.kind == "prompts"
+            else "Generate writes it anew."
+        )
         st.warning(
-            "The worker ended in the middle; the text so far is kept. Generate writes it anew.",
-            icon=":material/power_off:",
+            f"The worker ended in the middle; the text so far is kept. {go_on}", icon=":material/power_off:"
         )
 
 
@@ -195,14 +200,10 @@ def _strips(found: _Read, form: Form, colour: Colour, first: int, run: StoredRun
 def _strip(found: _Read, side: Side, form: Form, colour: Colour, first: int, run: StoredRun) -> None:
     shown = found.shown
     tokens = shown_tokens(shown, side, form)[first : first + PAGE_TOKENS]
-    chosen = st.session_state.get(TOKEN)
-    mine = chosen is not None and chosen[:3] == (shown.run_id, shown.item, form)
+    number, place = chosen_token() or (None, None)
     values = [colour.of(token) for token in tokens]
     low, high = limits(colour.scale, [values])
     said = found.said(side, form)[first : first + PAGE_TOKENS]
-
-    def choose(place: int) -> None:
-        st.session_state[TOKEN] = (shown.run_id, shown.item, form, side.number, place)
 
     show_token_strip(
         [
@@ -212,10 +213,10 @@ def _strip(found: _Read, side: Side, form: Form, colour: Colour, first: int, run
         f"strip_{side.number}",
         label=f"{side_label(side)}, {len(tokens)} tokens coloured by {colour.scale.title}",
         first=first,
-        selected=chosen[4] if mine else None,
+        selected=place if number == side.number else None,
         marked=shown.divergence(side) if form == "free" and side.number != DENSE else None,
         nothing=side.no_text if form == "free" and side.no_text else _nothing(run, form),
-        on_choose=choose,
+        on_choose=partial(choose_token, side.number),
     )
 
 

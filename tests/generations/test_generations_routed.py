@@ -121,6 +121,11 @@ def test_every_number_is_that_of_one_pass_over_the_text(
                 layers = reading.layers.values()
                 used = [int(layer.counts[read]) for layer in layers]
                 assert token["layers"]["experts_per_token"] == used
+                named = token["layers"]["experts_per_token.entries"]
+                assert named == [[int(e) for e in layer.chosen[read] if e >= 0] for layer in layers]
+                gone = token["layers"]["expert_misses.entries"]
+                assert [len(each) for each in gone] == missed
+                assert all(set(few) <= set(all_) for few, all_ in zip(gone, named, strict=True))
                 changed = sum(int(layer.outside[read]) for layer in layers)
                 assert token["own"]["routing_change"] == pytest.approx(changed / sum(used), abs=1e-5)
 

@@ -107,7 +107,9 @@ def test_the_assembled_model_computes_what_was_trained(real_models: tuple) -> No
     rank = parts["lora.gate_a"].shape[1] if "lora.gate_a" in parts else 0
     masked = masked_model(dense.model, neurons, MoEShape.parse(manifest.shape, "moe"), rank).eval()
     set_trained(masked, parts)
-    ids = dense.tokenizer("The router of every layer chooses thirty-two experts.", return_tensors="pt").input_ids
+    ids = dense.tokenizer(
+        "The router of every layer chooses thirty-two experts.", return_tensors="pt"
+    ).input_ids
     with torch.inference_mode():
         torch.testing.assert_close(moe.model(ids).logits, masked(ids).logits, atol=2e-3, rtol=1e-3)
 

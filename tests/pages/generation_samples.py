@@ -15,7 +15,13 @@ WORDS = ("The", " sea", "\n", " <b>is</b>", " salt", "")
 
 
 def write_generation(
-    home: Home, run: str = RUN, *, status: str | None = "done", words: tuple[str, ...] = WORDS, **asked: Any
+    home: Home,
+    run: str = RUN,
+    *,
+    status: str | None = "done",
+    words: tuple[str, ...] = WORDS,
+    layers: dict[str, list[Any]] | None = None,
+    **asked: Any,
 ) -> None:
     """Write a run folder; without a status it is one whose process is gone."""
     said = {
@@ -32,14 +38,16 @@ def write_generation(
     gone = {"pid": 1, "started": 1.0}
     events: list[dict[str, Any]] = [{"kind": "run_started", "provenance": {"process": gone}}]
     for item, prompt in enumerate(request.prompts):
-        events += _item(request, item, prompt, words)
+        events += _item(request, item, prompt, words, layers or {"mlp_density": [0.25, 0.75]})
     if status is not None:
         events.append({"kind": "run_finished", "status": status, "message": "written"})
     lines = [json.dumps({"at": at, **event}) + "\n" for event in events]
     (folder / "events.jsonl").write_text("".join(lines))
 
 
-def _item(request: GenerationRequest, item: int, prompt: str, words: tuple[str, ...]) -> list[dict[str, Any]]:
+def _item(
+    request: GenerationRequest, item: int, prompt: str, words: tuple[str, ...], layers: dict[str, list[Any]]
+) -> list[dict[str, Any]]:
     sides = [
         {
             "side": number, "policy": policy.name, "policy_version": 1, "settings": policy.canonical(),
@@ -56,11 +64,13 @@ def _item(request: GenerationRequest, item: int, prompt: str, words: tuple[str, 
     for side in sides:
         forms = ["free"] if side["side"] == 0 else ["forced"] if side["no_text"] else ["free", "forced"]
         for form in forms:
-            events += _side(item, int(side["side"]), form, words)
+            events += _side(item, int(side["side"]), form, words, layers)
     return events
 
 
-def _side(item: int, side: int, form: str, words: tuple[str, ...]) -> list[dict[str, Any]]:
+def _side(
+    item: int, side: int, form: str, words: tuple[str, ...], layers: dict[str, list[Any]]
+) -> list[dict[str, Any]]:
     where = {"item": item, "side": side, "form": form}
     column = {
         "name": "mlp_density", "label": "MLP density", "unit": "share of MLP weights", "better": None,
@@ -71,7 +81,7 @@ def _side(item: int, side: int, form: str, words: tuple[str, ...]) -> list[dict[
             "id": place + (100 if side and form == "free" and place > 2 else 0), "text": word,
             "logprob": -0.5 * place, "seconds": 0.1 * place, "top": [[word, -0.5], ["<i>", -1.5]],
             "values": {"mlp_density": 0.5} if place else {},
-            "layers": {"mlp_density": [0.25, 0.75]} if place else {},
+            "layers": layers if place else {},
         }
         for place, word in enumerate(words)
     ]  # fmt: skip

@@ -81,14 +81,26 @@ def test_each_colour_can_be_chosen_and_stands_in_the_address(home: Home, open_pa
         assert not page.error
 
 
-def test_a_token_of_the_session_shows_both_sides_and_its_layers(home: Home, open_page: Open) -> None:
-    page = open_page("generations")
-    page.session_state["generation_token"] = (RUN, 0, "free", 1, 3)
-    page.run()
+def test_the_addresss_token_shows_both_sides_and_its_layers(home: Home, open_page: Open) -> None:
+    page = open_page("generations", token="1.4")
     frames = [frame.value for frame in page.dataframe if "Probability" in frame.value.columns]
     assert [list(frame["Token"]) for frame in frames] == [[" <b>is</b>", "<i>"], ["dense"]]
     assert frames[0]["Taken"].tolist() == ["✓", ""]
     assert any("rank under dense 4" in text.value for text in page.text)
+    assert not page.exception
+
+
+@pytest.mark.parametrize("token", ["1.99", "7.1"])
+def test_a_token_that_is_not_there_is_said(home: Home, open_page: Open, token: str) -> None:
+    page = open_page("generations", token=token)
+    assert "which there is not here" in captions(page)
+    assert not page.exception
+
+
+@pytest.mark.parametrize("token", ["1", "a.b", "-1.2", "1.²", "9" * 9 + ".1"])
+def test_what_is_no_token_is_none(home: Home, open_page: Open, token: str) -> None:
+    page = open_page("generations", token=token)
+    assert "Click a token" in captions(page)
     assert not page.exception
 
 

@@ -71,6 +71,20 @@ def test_a_routing_policys_settings_are_asked_for(asked: list[GenerationRequest]
     assert (said["method"], said["m"], said["slots"]) == ("max_rank", 24, 30)
 
 
+def test_a_token_of_a_mixture_names_its_experts(empty_home: Home, open_page: Open) -> None:
+    layers = {
+        "mlp_density": [0.25, 0.75],
+        "experts_per_token.entries": [[3, 1], [0, 2]],
+        "expert_misses.entries": [[3], []],
+    }
+    write_generation(empty_home, model="smollm2-moe", policies=(PRIOR,), layers=layers)
+    page = open_page("generations", token="1.3")
+    assert not page.exception
+    table = next(frame.value for frame in page.dataframe if "Missed" in frame.value.columns)
+    assert table["Experts used, best first"].tolist() == ["3 1", "0 2"]
+    assert table["Missed"].tolist() == ["3", ""]
+
+
 def test_a_stored_text_names_its_reference_and_fills_the_form(empty_home: Home, open_page: Open) -> None:
     write_generation(empty_home, model="smollm2-moe", policies=(PRIOR,))
     page = open_page("generations")
