@@ -21,7 +21,9 @@ from pages._shared.point_cards import point_cards
 from pages._shared.read_outs import budget_section, read_out_section
 from pages._shared.speed import choose_timing, joined
 from pages._shared.store import open_store
+from pages._shared.trade_off_routing import measured_routings, routing_section
 
+_MASKS, _ROUTINGS = "Sparse weights", "Expert routing"
 _AT = {"bytes_per_token": "At one number of bytes", SPEED: "At one speed"}
 _HOW = r"""
 - **Perplexity** is $\exp$ of the mean negative log-likelihood (NLL) over all scored tokens; a window's
@@ -89,6 +91,13 @@ def _figure(spec: FigureSpec, labels: dict[str, str]) -> None:
     show_figure(spec, "trade_off", on_select=take_selection, selection_mode="points")
 
 
+def _compared(address: Address) -> str:
+    return address.segments(
+        "What is compared", [_MASKS, _ROUTINGS], "of", default=_MASKS,
+        help="Methods that skip weights of a model, or policies that choose a mixture's experts",
+    )  # fmt: skip
+
+
 def _make_spec(
     _chosen: Chosen, root: str, version: int, evaluation: str, timing: str, options: tuple[Any, ...]
 ) -> FigureSpec:
@@ -104,6 +113,10 @@ def page() -> None:
     st.markdown("What each method costs in quality for the weights it does not read. Drag, click, measure.")
     opened = open_store()
     address = Address()
+    routings = measured_routings(opened)
+    if routings and _compared(address) == _ROUTINGS:
+        routing_section(address, routings)
+        return
     chosen = choose_evaluation(opened, address)
     options = _options(address, chosen)
     timing = choose_timing(opened, address, chosen, options.cost)

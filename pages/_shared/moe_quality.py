@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import streamlit as st
 
 from backend.errors import UserError
@@ -13,13 +15,28 @@ from backend.figures.moe.compared import cost_of, fair_cost, misses_of, placed_p
 from backend.figures.moe.grid import nearest_stored
 from backend.figures.moe.miss_rates import TITLES
 from backend.figures.moe.policies import strength_of, symbol_of
-from backend.figures.moe.quality import COSTS, Cost
+from backend.figures.moe.quality import COSTS, Cost, Placed
 from backend.residency import RoutingRecord
 from pages._shared.address import Address
 from pages._shared.figures import show_figure
 from pages._shared.moe_controls import Caches
 from pages._shared.moe_data import record_of
 from pages._shared.text import as_rise, with_error
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the figure shows.
+
+    Attributes:
+        placed: Its points.
+        cost: What their misses are counted in.
+        slots: C of the figure, in experts of one layer.
+    """
+
+    placed: list[Placed]
+    cost: Cost
+    slots: int
 
 
 def chosen_point(address: Address, source: RoutingSource, caches: Caches) -> GridPoint | None:
@@ -47,27 +64,37 @@ def chosen_point(address: Address, source: RoutingSource, caches: Caches) -> Gri
 
 
 def quality(
-    address: Address, source: RoutingSource, info: RoutingInfo, caches: Caches, chosen: GridPoint | None
-) -> None:
-    """Show quality against misses, with the chosen point's figures above."""
+    address: Address,
+    source: RoutingSource,
+    info: RoutingInfo,
+    caches: Caches,
+    chosen: GridPoint | None,
+    prefix: str = "",
+) -> Drawn | None:
+    """Show quality against misses, with the chosen point's figures above; return what was drawn.
+
+    Its controls' names in the address begin with ``prefix``.
+    """
     if not source.points:
         st.info("Only the original routing was recorded here; no policy was measured on this text yet.")
-        return
+        return None
     record = record_of(info)
     if chosen is not None:
         _read_out(source, chosen, record, caches)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         metrics = {metric.label.replace("dense", "the original"): name for name, metric in QUALITY.items()}
-        metric = metrics[address.choice("Quality (vertical)", list(metrics), "quality", width=260,
+        metric = metrics[address.choice("Quality (vertical)", list(metrics), f"{prefix}quality", width=260,
                                         default=list(metrics)[1])]  # fmt: skip
         costs: dict[str, Cost] = {f"{name} ({unit})": cost for cost, (name, unit, _) in COSTS.items()}
         fair = next(name for name, cost in costs.items() if cost == fair_cost(source, record))
-        cost = costs[address.choice("Misses (horizontal)", list(costs), "cost", default=fair, width=300)]
+        cost = costs[
+            address.choice("Misses (horizontal)", list(costs), f"{prefix}cost", default=fair, width=300)
+        ]
     slots = nearest_stored(source.points, caches.slots, caches.rule)
     placed = placed_points(source, cost, slots, caches.rule, record_of)
     if not placed:
         st.info(f"No routing was measured with {TITLES[caches.rule]} caches.")
-        return
+        return None
     where = source.origin(info, [each.point for each in placed])
     belady = cost_of(record, cost, slots, "belady", source.start)
     spec = quality_figure(
@@ -80,6 +107,7 @@ def quality(
             f"Drawn for caches of {slots} experts, the stored size nearest to {caches.slots}: routings that "
             "look at the cache were measured with it, and the others are taken at the same size."
         )
+    return Drawn(placed, cost, slots)
 
 
 def gained(source: RoutingSource, record: RoutingRecord, caches: Caches) -> str | None:

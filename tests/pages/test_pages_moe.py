@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
@@ -148,6 +149,30 @@ def test_a_measured_model_shows_its_policies_and_what_they_cost(moe_home: Home, 
     assert metrics(page)["Miss rate, re-routed"] == f"{0.4 * own:.1%}"
     assert metrics(page)["ΔNLL"] == "+0.0072 ± 0.0020"
     assert "Cache-Prior, λ 0.6** brings the miss rate from" in said(page)
+
+
+def test_trade_offs_has_its_policies_within_a_budget(moe_home: Home, open_page: Open) -> None:
+    def budget() -> pd.DataFrame:
+        return next(f.value for f in page.dataframe if "Policy" in f.value.columns).set_index("Policy")
+
+    page = open_page(
+        "trade_offs", of="Expert routing", slots="8", routing_cost="Miss rate (% of experts used)"
+    )
+    assert not page.warning
+    within = budget()
+    column = "Miss rate (% of experts used) ↓"
+    assert within.loc["Cache-Prior", "Point"] == "Cache-Prior, λ 0.6"
+    assert within.loc["Cache-Prior", "Of the original's"] == pytest.approx(0.4, abs=0.01)
+    assert within.loc["Cache-Prior", "Perplexity"].startswith("+0.72")
+    assert within.loc["Original routing", "Of the original's"] == 1
+    assert within.loc["Belady (bound)", "How"] == "oracle"
+    assert within.loc["Belady (bound)", column] < within.loc["Original routing", column]
+    page.slider(key="rise").set_value(0.0).run()
+    assert budget().loc["Cache-Prior", "Point"] == "none measured within it"
+    page.radio(key="of").set_value("Sparse weights").run()
+    assert "No results are stored yet" in said(page)
+    assert not page.warning
+    assert not page.exception
 
 
 def test_a_size_between_the_stored_ones_says_what_it_shows(moe_home: Home, open_page: Open) -> None:
