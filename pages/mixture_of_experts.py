@@ -14,7 +14,7 @@ from pages._shared.address import Address
 from pages._shared.figures import show_figure
 from pages._shared.moe_controls import Caches, cache_controls
 from pages._shared.moe_data import coverages, curve_of, known_routings, readable, record_of
-from pages._shared.moe_quality import chosen_point, gained, quality
+from pages._shared.moe_quality import chosen_point, gained, guessed, quality
 from pages._shared.moe_read_out import read_out
 from pages._shared.moe_sections import by_layer, lifetimes, measured_speeds, times, traffic
 from pages._shared.moe_traces import SHOWN, show_problem, trace_export, trace_import
@@ -106,7 +106,11 @@ def _routing(opened: OpenStore, address: Address, source: RoutingSource) -> None
         chosen = chosen_point(address, source, caches)
     with right:
         read_out(info, record, caches)
-        said = [*findings(record, caches.slots, caches.rule, caches.start), gained(source, record, caches)]
+        said = [
+            *findings(record, caches.slots, caches.rule, caches.start),
+            gained(source, record, caches),
+            guessed(source),
+        ]
         st.markdown("\n".join(f"- {sentence}" for sentence in said if sentence))
     st.header("Miss rate against cache size")
     _misses(address, source, info, caches, chosen)

@@ -24,6 +24,7 @@ from backend.residency.expert_cache import expert_capacity
 from backend.routing.cache_conditional import CacheConditional
 from backend.routing.engine import Calibration, RoutedEngine
 from backend.routing.policy import RoutingPolicy, make_routing
+from backend.routing.prefetch import GuessReading, guessing
 from backend.routing.reading import RoutingReading
 from backend.seeds import mixed_seed
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from backend.experiments.events import Measurement
 
 Start = Literal["cold", "warm"]
+Guesses = dict[int, NDArray[np.int64]]
+"""By layer, the experts guessed. # [T, K]"""
 UNITS = {
     "miss_rate": "share of expert uses",
     "misses_per_token": "experts/token, all layers",
@@ -42,8 +45,16 @@ UNITS = {
     "lost_mass": "router probability",
     "lost_rank": "ranks/slot",
     "router_entropy": "nats",
+    "prefetch_recall": "share of expert uses",
+    "prefetch_control": "share of expert uses",
+    "prefetch_wasted": "experts/token, all layers",
 }
-"""What is counted of the routing itself, and its unit; ``miss_bytes_per_token`` follows from misses."""
+"""What is counted of the routing itself, and its unit; ``miss_bytes_per_token`` follows from misses.
+
+Prefetch: the experts used that each layer's router named on the input of the router before it (recall; not of
+the first layer), on its own input (control: all, where routing is not changed), and those named and not used
+(wasted).
+"""
 
 
 @dataclass(frozen=True)
@@ -157,11 +168,25 @@ class RoutingFidelity(PairedScores):
         self._note("lost_rank", summed("lost_rank") / max(1, uses), uses)
         self._note("router_entropy", summed("entropy") / rows, rows)
 
+    def add_guesses(self, early: Guesses, own: Guesses, reading: RoutingReading) -> None:
+        """Add how many of one window's experts were guessed; nothing if its routers cannot be asked."""
+        late = self.counted[-1]
+        ahead, control = GuessReading(), GuessReading()
+        for found, guesses in ((ahead, early), (control, own)):
+            for layer, guessed in guesses.items():
+                found.add(layer, guessed[late], reading.layers[layer].chosen[late].astype(np.int64))
+        if ahead.used:
+            self._note("prefetch_recall", ahead.recall(), sum(ahead.used.values()))
+            self._note("prefetch_control", control.recall(), sum(control.used.values()))
+            self._note("prefetch_wasted", ahead.wasted_per_token, int(late.sum()))
+
     def measurements(self, value_bytes: int) -> list[Measurement]:
         """Return everything measured, as it is stored: quality, routing, and each layer's miss rate."""
         how = self.policy.how
         found = self.quality()
         for name, unit in UNITS.items():
+            if name not in self.windows:
+                continue
             value = estimate(self.windows[name], self.weights[name])
             found.append(as_measurement(name, value, unit, how))
         tokens = [int(each.sum()) for each in self.counted]
@@ -217,11 +242,18 @@ def evaluate_routing(
     result = RoutingFidelity(policy=policy, cache=cache.of(policy), expert_bytes=sizes)
     for index in range(len(reference.windows)):
         original = reference.of(engine, index)
-        hidden, reading = reference.run(engine, policy, index, calibration)
+        early, own = Guesses(), Guesses()
+        layers = engine.anatomy.layers
+        with (
+            guessing(layers, early.__setitem__, required=False),
+            guessing(layers, own.__setitem__, ahead=0, required=False),
+        ):
+            hidden, reading = reference.run(engine, policy, index, calibration)
         with torch.inference_mode():
             states = predicting(hidden, reference.windows, index)
             result.add(score_sparse(engine.head, states, original), original)
         result.add_routing(reading, index)
+        result.add_guesses(early, own, reading)
         yield result
 
 

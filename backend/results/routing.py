@@ -13,7 +13,7 @@ WITH_STDERR = ("perplexity", "nll", "delta_nll", "kl", "agreement", "miss_rate")
 """Metrics with a standard error in a column ``…_stderr``."""
 METRICS = (
     *WITH_STDERR, "misses_per_token", "miss_bytes_per_token", "experts_per_token", "routing_change",
-    "routing_agreement", "lost_mass",
+    "routing_agreement", "lost_mass", "prefetch_recall", "prefetch_control", "prefetch_wasted",
 )  # fmt: skip
 COLUMNS = (
     "cell_id", "run_id", "model", "model_sha256", "policy", "policy_version", "settings", "text",

@@ -28,13 +28,16 @@ Told = Callable[[int, NDArray[np.int64]], None]
 
 
 @contextmanager
-def guessing(layers: dict[int, MoELayer], told: Told, *, ahead: int = 1) -> Iterator[None]:
+def guessing(
+    layers: dict[int, MoELayer], told: Told, *, ahead: int = 1, required: bool = True
+) -> Iterator[None]:
     """Guess the experts of each layer early, for the time of a ``with`` block.
 
     Args:
         layers: The mixtures, in the model's order.
         told: Told of each guess, as soon as the input of the earlier router is known.
         ahead: How many mixture layers earlier; 0 is the control: a layer's own router on its own input.
+        required: Refuse a model whose routers cannot be asked; otherwise nothing is told of it.
 
     Raises:
         UserError: A router takes more than hidden states, so it cannot be asked about another layer's.
@@ -44,12 +47,13 @@ def guessing(layers: dict[int, MoELayer], told: Told, *, ahead: int = 1) -> Iter
 
     def hook(later: MoELayer) -> Any:
         def guess(_module: Any, arguments: tuple[Any, ...]) -> None:
-            if len(arguments) != 1:
+            if len(arguments) == 1:
+                told(later.layer, experts_for(later, arguments[0]))
+            elif required:
                 raise UserError(
                     f"The routers of this model take more than hidden states, so layer {later.layer} cannot "
                     "be guessed from an earlier one."
                 )
-            told(later.layer, experts_for(later, arguments[0]))
 
         return guess
 

@@ -122,6 +122,21 @@ def gained(source: RoutingSource, record: RoutingRecord, caches: Caches) -> str 
     return None if said is None else f"With caches of {slots}: {said}"
 
 
+def guessed(source: RoutingSource) -> str | None:
+    """Return the sentence on how many experts are known a layer early, None if it was not measured."""
+    values = next(
+        (p.values for p in source.points if p.policy == ORIGINAL and "prefetch_recall" in p.values), None
+    )
+    if values is None:
+        return None
+    return (
+        "Asked on the input of the router before it, a layer's router names "
+        f"{values['prefetch_recall']:.1%} of the experts that it will use (on its own input, the control, "
+        f"{values['prefetch_control']:.0%}); "
+        f"{values['prefetch_wasted']:.3g} experts a token would be loaded for nothing. Measured."
+    )
+
+
 def _by_strength(policy: str, points: list[GridPoint]) -> dict[str, GridPoint]:
     """Return points by their strength as text, or by their whole settings where that is not unique."""
     rising = sorted(points, key=lambda point: (point.strength or 0.0, point.title))
@@ -156,6 +171,12 @@ def _read_out(source: RoutingSource, chosen: GridPoint, record: RoutingRecord, c
             _metric("Routing changed", f"{values['routing_change']:.1%}", "of slots outside the true top K")
         if "lost_mass" in values:
             _metric("Lost probability", f"{values['lost_mass']:.1%}", "of the router's mass")
+        if "prefetch_recall" in values:
+            _metric(
+                "Prefetch recall",
+                f"{values['prefetch_recall']:.1%}",
+                f"{values['prefetch_wasted']:.3g} a token wasted",
+            )
 
 
 def _metric(label: str, value: str, aside: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from backend.routing import NONE, make_routing
 from backend.routing.anatomy import find_moe
 from backend.routing.calibration import layer_sensitivities
 from backend.routing.engine import RoutedEngine
+from backend.routing.prefetch import read_guesses
 from tests.models_tiny import tiny_tokenizer
 from tests.moe_tiny import EXPERTS, LAYERS, TOP_K, tiny_moe
 from tests.routing.reference import SlowCache
@@ -91,6 +93,27 @@ def test_the_original_routing_differs_from_itself_by_nothing(engine):
         assert found[metric]["value"] == pytest.approx(0, abs=1e-9), metric
     assert found["agreement"]["value"] == found["routing_agreement"]["value"] == 1
     assert found["experts_per_token"]["value"] == TOP_K
+
+
+def test_guesses_are_those_of_the_prefetch_and_the_control_finds_all(engine):
+    _, found = evaluated(engine, "original", {})
+    assert found["prefetch_control"]["value"] == 1
+    layers = engine.anatomy.layers
+    with torch.inference_mode():
+        readings = [read_guesses(layers, lambda ids=ids: engine.model(input_ids=ids[None])) for ids in IDS]
+    recall = np.mean([each.recall() for each in readings])
+    assert 0 < recall < 1
+    assert found["prefetch_recall"]["value"] == pytest.approx(recall)
+    assert found["prefetch_wasted"]["value"] == pytest.approx(np.mean([r.wasted_per_token for r in readings]))
+    _, rerouted = evaluated(engine, "max_rank", {"m": 7, "slots": 5})
+    assert rerouted["prefetch_control"]["value"] == pytest.approx(1 - rerouted["routing_change"]["value"])
+
+
+def test_routers_that_cannot_be_asked_have_no_guesses(engine, monkeypatch):
+    monkeypatch.setattr("backend.evaluation.routing.guessing", lambda *_, **__: nullcontext())
+    _, found = evaluated(engine, "original", {})
+    assert not {"prefetch_recall", "prefetch_control", "prefetch_wasted"} & set(found)
+    assert found["miss_rate"]["value"] > 0
 
 
 @pytest.mark.parametrize(

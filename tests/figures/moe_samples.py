@@ -78,6 +78,8 @@ def finished(
         ("miss_bytes_per_token", miss_rate * k * len(LAYERS) * EXPERT_BYTES, None),
         ("experts_per_token", float(k), None), ("routing_change", 5 * abs(delta), None),
         ("routing_agreement", 1 - 5 * abs(delta), None), ("lost_mass", abs(delta), None),
+        ("prefetch_recall", 0.8 - delta, None), ("prefetch_control", 1 - 5 * abs(delta), None),
+        ("prefetch_wasted", 2.5, None),
         *((f"miss_rate_{layer}", miss_rate * (0.8 + 0.1 * i), None) for i, layer in enumerate(LAYERS)),
     ]  # fmt: skip
     measurements = [

@@ -149,6 +149,9 @@ def test_a_measured_model_shows_its_policies_and_what_they_cost(moe_home: Home, 
     assert metrics(page)["Miss rate, re-routed"] == f"{0.4 * own:.1%}"
     assert metrics(page)["ΔNLL"] == "+0.0072 ± 0.0020"
     assert "Cache-Prior, λ 0.6** brings the miss rate from" in said(page)
+    assert "names 80.0% of the experts that it will use (on its own input, the control, 100%)" in said(page)
+    assert "2.5 experts a token would be loaded for nothing. Measured." in said(page)
+    assert metrics(page)["Prefetch recall"] == "79.3%"
 
 
 def test_trade_offs_has_its_policies_within_a_budget(moe_home: Home, open_page: Open) -> None:
