@@ -1,4 +1,4 @@
-"""Prints the tables of docs/derived-moe.md from the committed files in data/moe/smollm2-moe."""
+"""Prints the tables of docs/derived-moe.md from the committed files in data/moe/NAME (smollm2-moe)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-FOLDER = REPOSITORY / "data" / "moe" / "smollm2-moe"
+NAME = sys.argv[1] if len(sys.argv) > 1 else "smollm2-moe"
+FOLDER = REPOSITORY / "data" / "moe" / NAME
 
 
 def search_table() -> str:
@@ -28,7 +29,7 @@ def search_table() -> str:
 
 def result_table(report: dict) -> str:
     rows = [
-        "| | dense | smollm2-moe |",
+        f"| | dense | {NAME} |",
         "|---|---:|---:|",
         f"| perplexity | {report['dense_perplexity']:.2f} | {report['perplexity']:.2f} |",
         f"| as a multiple of dense | 1 | {report['ratio']:.3f} |",
@@ -72,7 +73,10 @@ def training_table() -> str:
 
 def main() -> None:
     report = json.loads((FOLDER / "moe.json").read_text())["report"]
-    for table in (search_table(), training_table(), result_table(report), routing_table(report)):
+    tables = [training_table(), result_table(report), routing_table(report)]
+    if (FOLDER / "search.jsonl").is_file():
+        tables.insert(0, search_table())
+    for table in tables:
         sys.stdout.write(table + "\n\n")
 
 

@@ -12,7 +12,7 @@ from backend.figures.moe.compared import cost_of
 from backend.figures.moe.quality import COSTS
 from pages._shared.address import Address
 from pages._shared.evaluation import model_note
-from pages._shared.moe_controls import Caches, cache_controls
+from pages._shared.moe_controls import cache_controls
 from pages._shared.moe_data import known_routings, readable, record_of
 from pages._shared.moe_quality import Drawn, quality
 from pages._shared.store import OpenStore
@@ -51,14 +51,14 @@ def routing_section(address: Address, sources: list[RoutingSource]) -> None:
         drawn = quality(address, source, info, caches, None, prefix="routing_")
     if drawn is not None:
         st.header("Within a budget")
-        _budget(address, source, caches, drawn)
+        st.fragment(_budget)(source, drawn)
     with st.expander("How is this computed?", icon=":material/help:"):
         st.markdown(HOW)
         st.markdown(model_note(source.model))
 
 
-def _budget(address: Address, source: RoutingSource, caches: Caches, drawn: Drawn) -> None:
-    rise = address.number(
+def _budget(source: RoutingSource, drawn: Drawn) -> None:
+    rise = Address().number(
         "Perplexity may rise by (%)", 0.0, 10.0, "rise", default=1.0, step=0.25,
         help="Above the original routing's, on the same windows.",
     )  # fmt: skip
@@ -75,7 +75,9 @@ def _budget(address: Address, source: RoutingSource, caches: Caches, drawn: Draw
                 f"{name} ({unit}) ↓": None if placed is None else placed.cost,
                 "Of the original's": None if placed is None or not own else placed.cost / own,
                 "Perplexity": "–" if point is None or policy == ORIGINAL else as_rise(point.delta_nll),
-                "ΔNLL (nats/token) ↓": "–" if point is None else with_error(point.delta_nll, sign=True),
+                "ΔNLL (nats/token) ↓": "–"
+                if point is None or policy == ORIGINAL
+                else with_error(point.delta_nll, sign=True),
                 "Experts a token and layer": None if point is None else point.values.get("experts_per_token"),
                 "How": "" if point is None else f"quality {point.how}, misses simulated",
             }
@@ -97,7 +99,14 @@ def _budget(address: Address, source: RoutingSource, caches: Caches, drawn: Draw
         "Experts a token and layer": st.column_config.NumberColumn(format="%.1f"),
     }
     table = pd.DataFrame(rows).sort_values(f"{name} ({unit}) ↓", na_position="last")
-    st.dataframe(table, hide_index=True, column_config=columns, key="routing_budget", alt="Within a budget")
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config=columns,
+        key="routing_budget",
+        alt="Within a budget",
+        placeholder="–",
+    )
     st.caption(
         f"Each policy's stored point that misses least with a cache of {drawn.slots} experts a layer and "
         "stays within the budget; nothing is interpolated. ± one standard error over windows, paired."
