@@ -116,7 +116,9 @@ def point_label(policy: str, settings: str) -> str:
     """Return one point's name for people: "DIP · density 0.5"."""
     said = json.loads(settings)
     shown = ", ".join(
-        f"{key} {_short(value)}" for key, value in said.items() if not _is_default(policy, key, value)
+        f"{_name(policy, key)} {_short(value)}"
+        for key, value in said.items()
+        if not _is_default(policy, key, value)
     )
     return f"{title_of(policy)} · {shown}" if shown else title_of(policy)
 
@@ -129,8 +131,20 @@ def _variant(policy: str, settings: str) -> tuple[str, bool]:
     swept = sweep is not None and said.pop(sweep, None) is not None
     if not swept:
         return "own settings", False
-    others = (f"{key}={_short(value)}" for key, value in said.items() if not _is_default(policy, key, value))
+    others = (
+        f"{_name(policy, key)}={_short(value)}"
+        for key, value in said.items()
+        if not _is_default(policy, key, value)
+    )
     return ", ".join(others), True
+
+
+def _name(policy: str, key: str) -> str:
+    """Return a setting's name for people: its symbol, where its name is no word of its own ("lambda_")."""
+    methods = every_method()
+    if not key.endswith("_") or policy not in methods:
+        return key
+    return next(field.symbol for field in methods[policy].describe() if field.name == key) or key
 
 
 def _is_default(policy: str, key: str, value: Any) -> bool:

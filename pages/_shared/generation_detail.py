@@ -20,6 +20,9 @@ from pages._shared.figures import show_figure
 from pages._shared.generation_asked import chosen_token
 from pages._shared.generation_words import about
 
+_LAYER_UNITS = {MISSED: "experts", USED.name: "experts"}
+"""Units of one layer's values, where they are not the token's."""
+
 
 def show_token(shown: Generation, form: Form) -> None:
     """Show the token that was clicked, or how to choose one."""
@@ -97,8 +100,8 @@ def _experts(token: dict[str, Any]) -> None:
     table = pd.DataFrame(
         {
             "Layer": range(len(used)),
-            "Experts used, best first": [" ".join(map(str, each)) for each in used],
             "Missed": [" ".join(map(str, each)) for each in missed or [[]] * len(used)],
+            "Experts used, best first": [" ".join(map(str, each)) for each in used],
         }
     )
     st.dataframe(table, hide_index=True, height=220, alt="Experts by layer", key="generation_experts")
@@ -120,7 +123,8 @@ def _layer_spec(shown: Generation, side: Side, token: dict[str, Any], column: To
         title=f"{column.label} by layer, token {token['place'] + 1} “{text}”",
         x=Axis(label="Layer"),
         y=Axis(
-            label=column.label, unit=column.unit, better=column.better,
+            label=column.label.split(" (")[0], unit=_LAYER_UNITS.get(column.name, column.unit),
+            better=column.better,
             range=None if ends is None else (ends[0] - 0.03, ends[1] + 0.03),
         ),
         series=(series,),
