@@ -24,6 +24,7 @@ PAGES = {
     "paper": "Paper",
     "methods": "Methods",
 }
+VIEWS = [*PAGES, "trade_offs?of=Expert+routing", "generations?token=1.4"]
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -37,7 +38,7 @@ def test_each_page_opens_from_its_address(path: str, visit: Visit) -> None:
     assert visit.outside() == []
 
 
-@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("path", VIEWS)
 def test_axe_finds_nothing(path: str, visit_in: Visit) -> None:
     visit_in.page.set_viewport_size({"width": 1280, "height": 3200})  # it sees only what is on the screen
     page = visit_in.open(path)
@@ -50,7 +51,7 @@ def test_axe_finds_nothing(path: str, visit_in: Visit) -> None:
     assert said == []
 
 
-@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("path", VIEWS)
 def test_nothing_is_wider_than_a_phone(path: str, visit: Visit) -> None:
     visit.page.set_viewport_size({"width": 390, "height": 844})
     page = visit.open(path)
