@@ -137,7 +137,7 @@ def test_what_cannot_be_is_said(slots, rate):
     ("name", "billions"),
     [
         ("olmoe-1b-7b", 6.92), ("qwen1.5-moe-a2.7b", 14.3), ("deepseek-v2-lite", 15.7),
-        ("smollm2-moe", 0.1345 + 0.0022),  # SmolLM2-135M and the routers
+        ("smollm2-moe", 0.1345 + 0.0022), ("smollm2-moe-sparse", 0.1345 + 0.0022),  # SmolLM2-135M and routers
         ("mixtral-8x7b", 46.7), ("phi-3.5-moe", 41.9), ("qwen3-30b-a3b", 30.5),
     ],
 )  # fmt: skip
@@ -146,7 +146,7 @@ def test_named_shapes_have_their_published_sizes(name, billions):
 
 
 def test_every_named_shape_is_tested_above():
-    assert len(MOE_SHAPES) == 7
+    assert len(MOE_SHAPES) == 8
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from backend.errors import UserError
 from backend.evaluation.texts import load_text
 from backend.evaluation.windows import cut_windows
 from backend.home import MOE, Home
-from backend.models import CATALOG, DEFAULT_MODEL, DERIVED_MOE
+from backend.models import CATALOG, DEFAULT_MODEL, DERIVED_MOE, SPARSER_MOE
 from backend.models.anatomy import find_anatomy
 from backend.models.derived_moe.artefacts import read_manifest, read_parts
 from backend.models.derived_moe.assembly import assemble
@@ -26,7 +26,7 @@ from backend.models.derived_moe.settings import MoEShape
 from backend.models.loading import load_model
 
 NEURONS = 1536
-BOUNDS = {DERIVED_MOE: (0.625, 1.4), "smollm2-moe-sparse": (0.56, 1.7)}
+BOUNDS = {DERIVED_MOE: (0.625, 1.4), SPARSER_MOE: (0.56, 1.7)}
 """At most so many of the neurons on, and so many times the dense perplexity."""
 
 
@@ -95,7 +95,9 @@ def test_it_loads_by_name_with_the_dense_tokenizer(name: str, real_models: tuple
 
 
 @pytest.mark.real_model
-def test_without_corrections_and_with_all_experts_on_it_is_the_dense_model(name: str, real_models: tuple) -> None:
+def test_without_corrections_and_with_all_experts_on_it_is_the_dense_model(
+    name: str, real_models: tuple
+) -> None:
     dense, _ = real_models
     manifest = read_manifest(MOE / name)
     parts = read_parts(MOE / name, manifest)
