@@ -5,15 +5,16 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+from backend.calibrated import CalibratedMethod
 from backend.evaluation.texts import WIKITEXT2_SHA256
 from backend.experiments.recordings import load_recording, recordings
 from backend.experiments.sweep import Sweep
 from backend.home import REPOSITORY, SEED
+from backend.methods import every_method
 from backend.models import CATALOG
 from backend.results import Store, queries
 from backend.results.generations import generation, generation_runs, hurt, prompts_in
 from backend.sparsity import METHODS
-from backend.sparsity.calibrated import Calibrated
 
 MEGABYTE = 1_000_000
 
@@ -75,7 +76,7 @@ def test_what_cannot_be_realised_is_an_oracles_number_and_nothing_else_is(store)
 
 
 def test_what_is_fitted_shares_nothing_with_what_is_evaluated(store):
-    fitted = [name for name, method in METHODS.items() if issubclass(method, Calibrated)]
+    fitted = [name for name, method in every_method().items() if issubclass(method, CalibratedMethod)]
     points = queries.points(store)
     cells = points.loc[points["policy"].isin(fitted), "cell_id"]
     found = store.rows(
