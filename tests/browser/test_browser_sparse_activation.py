@@ -17,7 +17,7 @@ LEGEND = ".st-key-curves .legend"
 
 def test_the_address_is_the_figure(visit: Visit) -> None:
     page = visit.open(PATH, model=MODEL, protocol="C label-free")
-    legend = page.locator(LEGEND)
+    legend = page.locator(LEGEND).first
     expect(legend).to_contain_text("DIP")
     expect(legend).not_to_contain_text("label:")
     page.get_by_text("A forced", exact=True).click()
