@@ -40,11 +40,19 @@ class Caches:
         return self.slots * (self.layers if self.scope == "global" else 1)
 
 
-def cache_controls(address: Address, record: RoutingRecord) -> Caches:
-    """Show the controls of the caches and return what they say."""
+def cache_controls(address: Address, record: RoutingRecord, *, measured: bool = False) -> Caches:
+    """Show the controls of the caches and return what they say.
+
+    Args:
+        address: The page's address.
+        record: The routing.
+        measured: Only what policies were measured with is asked for: a cache a layer, cold.
+    """
     slots = _slots(address, record)
     rules = {name: rule for name, rule in _RULES.items() if (0, rule, "cold") in record.curves}
     rule = rules[address.choice("Eviction", list(rules), "eviction")]
+    if measured:
+        return Caches(slots, rule, "per-layer", "cold", len(record.layers))
     scope = _SCOPES[
         address.segments(
             "Caches", list(_SCOPES), "scope", default="A cache a layer",

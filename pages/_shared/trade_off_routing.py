@@ -46,7 +46,7 @@ def routing_section(address: Address, sources: list[RoutingSource]) -> None:
         return
     left, right = st.columns([2, 5], gap="large")
     with left:
-        caches = cache_controls(address, record_of(info))
+        caches = cache_controls(address, record_of(info), measured=True)
     with right:
         drawn = quality(address, source, info, caches, None, prefix="routing_")
     if drawn is not None:
