@@ -108,7 +108,7 @@ def test_recordings_are_of_plain_dip_and_can_be_read(home):
 
 def test_the_seed_holds_no_text_but_our_own_and_stays_small(store):
     files = [path for path in SEED.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 7 * MEGABYTE
+    assert sum(path.stat().st_size for path in files) < 6 * MEGABYTE
     ours = set((REPOSITORY / "data" / "prompts.txt").read_text().splitlines())
     assert {prompt for (prompt,) in store.rows("SELECT prompt FROM generations")} <= ours
     others = [path for path in files if not path.name.startswith("generation")]

@@ -156,16 +156,18 @@ def _register() -> None:
         "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8, "num_experts_per_tok": 2,
         "num_hidden_layers": 32,
     }  # fmt: skip
+    derived = {
+        "hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3, "num_hidden_layers": 30,
+        "num_experts": 128, "vocab_size": 49_152, "tie_word_embeddings": True,
+    }  # fmt: skip
     configs: dict[str, dict[str, Any]] = {
         "smollm2-moe": {
-            "hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3, "num_hidden_layers": 30,
-            "num_experts": 128, "num_experts_per_tok": 32, "moe_intermediate_size": 6,
-            "shared_expert_intermediate_size": 768, "vocab_size": 49_152, "tie_word_embeddings": True,
+            **derived, "num_experts_per_tok": 32, "moe_intermediate_size": 6,
+            "shared_expert_intermediate_size": 768,
         },
         "smollm2-moe-sparse": {
-            "hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3, "num_hidden_layers": 30,
-            "num_experts": 128, "num_experts_per_tok": 30, "moe_intermediate_size": 7,
-            "shared_expert_intermediate_size": 640, "vocab_size": 49_152, "tie_word_embeddings": True,
+            **derived, "num_experts_per_tok": 30, "moe_intermediate_size": 7,
+            "shared_expert_intermediate_size": 640,
         },
         "olmoe-1b-7b": {
             **common, "num_hidden_layers": 16, "num_experts": 64, "num_experts_per_tok": 8,

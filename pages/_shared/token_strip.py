@@ -170,9 +170,8 @@ def show_token_strip(
     looks = {look: number for number, look in enumerate(dict.fromkeys(token.look for token in tokens))}
     data: dict[str, Any] = {
         "label": label,
-        "said": json.dumps(
-            [(token.text, token.about) for token in tokens]
-        ),  # a string: read anew if it changed
+        # A string, so that the browser reads it anew only if it changed.
+        "said": json.dumps([(token.text, token.about) for token in tokens]),
         "looks": list(looks),
         "look": [looks[token.look] for token in tokens],
         "first": first,

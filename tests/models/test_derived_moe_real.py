@@ -139,6 +139,7 @@ def test_its_perplexity_is_the_one_reported(
     assert found["dense_perplexity"] == pytest.approx(20.29, abs=0.02)
     report = read_manifest(MOE / name).report
     assert found["perplexity"] == pytest.approx(report["first_windows_perplexity"], rel=2e-3)
+    assert found["ratio"] < 1.6
     assert found["delta_nll_stderr"] > 0
 
 
