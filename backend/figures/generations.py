@@ -14,7 +14,8 @@ from backend.generations.request import DENSE
 from backend.results.generations import Form, Generation, Side, value_of
 from backend.results.rows import to_json
 
-FORMS: dict[Form, str] = {"free": "Free-running", "forced": "Forced on dense's text"}
+FORMS: dict[Form, str] = {"free": "Free-running", "forced": "Forced on the reference's text"}
+"""Forms for people; the same words for a mixture, whose reference is its original routing."""
 NOTES: dict[Form, str] = {
     "free": "Free-running: each side goes on from its own text; KL, Δlog p and rank are by the dense model "
     "at that side's own context.",
@@ -82,11 +83,6 @@ def is_routed(shown: Generation) -> bool:
 def note_of(shown: Generation, form: Form) -> str:
     """Return what a form means."""
     return (ROUTED_NOTES if is_routed(shown) else NOTES)[form]
-
-
-def form_name(shown: Generation, form: Form) -> str:
-    """Return a form's name for people: "Forced on dense's text"."""
-    return FORMS[form].replace("dense", "original routing") if is_routed(shown) else FORMS[form]
 
 
 def colours_of(shown: Generation) -> list[Colour]:

@@ -78,18 +78,18 @@ def strip_html(strip: TokenStrip) -> str:
     return f'<p class="text">{"".join(spans)}</p>'
 
 
-def legend_html(scale: ColourScale, ink: str = "inherit") -> str:
+def legend_html(scale: ColourScale) -> str:
     """Return a colour scale as a bar with its ends, its title, and the same in words for those who listen."""
     low, high = scale.range or (0.0, 1.0)
     stops = ",".join(STOPS[scale.kind])
     said = html.escape(f"{scale.title}: from {short(low)} to {short(high)}")
     pinned = " (beyond: the last colour)" if scale.range else ""
     return (
-        f'<div role="img" aria-label="Colour scale. {said}" style="display:flex;align-items:center;gap:8px;'
-        f'flex-wrap:wrap;font-size:0.85rem;color:{ink}"><span>{html.escape(scale.title)}{pinned}</span>'
-        f"<span>{short(low)}</span>"
+        f'<div role="img" aria-label="Colour scale. {said}" style="display:flex;flex-wrap:wrap;'
+        f'align-items:center;gap:2px 8px;font-size:0.85rem"><span>{html.escape(scale.title)}{pinned}</span>'
+        f'<span style="display:flex;align-items:center;gap:8px"><span>{short(low)}</span>'
         f'<span style="display:inline-block;width:140px;height:12px;border-radius:3px;'
-        f'background:linear-gradient(90deg,{stops})"></span><span>{short(high)}</span></div>'
+        f'background:linear-gradient(90deg,{stops})"></span><span>{short(high)}</span></span></div>'
     )
 
 

@@ -13,6 +13,10 @@ import streamlit as st
 
 from pages._shared.text import quoted
 
+_OFFERED = "address_offered"
+"""Key of what the address asked for in this session and there was: what is no longer there was left by a
+choice made on the page, and nobody asked for it."""
+
 
 class Address:
     """Makes controls bound to the page's address. Made at the top of a page: it speaks there."""
@@ -26,6 +30,15 @@ class Address:
         index = options.index(default) if default in options else 0
         chosen = st.selectbox(label, options, index=index, key=key, bind="query-params", **more)
         return str(chosen if chosen is not None else options[index])
+
+    def named(self, label: str, options: Sequence[str], key: str) -> str:
+        """Return the one of ``options`` that the address names, or the first, for a control of our own."""
+        self._check(key, label, options)
+        given = str(st.query_params.get(key, options[0]))
+        found = next((option for option in options if option.lower() == given.lower()), None)
+        if found is None:
+            st.query_params.pop(key, None)  # a link must show what stands here
+        return found or options[0]
 
     def segments(self, label: str, options: Sequence[str], key: str, *, default: str, **more: Any) -> str:
         """Return one of a few ``options``, shown side by side.
@@ -85,8 +98,11 @@ class Address:
         self._notices.warning(f"{sentence} The default is shown instead.", icon=":material/link_off:")
 
     def _check(self, key: str, label: str, options: Sequence[str]) -> None:
+        offered: set[tuple[str, str]] = st.session_state.setdefault(_OFFERED, set())
         for given in st.query_params.get_all(key):
-            if given.lower() not in {option.lower() for option in options}:
+            if given.lower() in {option.lower() for option in options}:
+                offered.add((key, given))
+            elif (key, given) not in offered:
                 hint = _nearest(given, options)
                 self.say(f"The address asks for {label} {quoted(given)}, which there is not; {hint}")
 

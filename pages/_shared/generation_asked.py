@@ -11,7 +11,7 @@ from backend.results import queries
 from pages._shared.run_progress import UNFINISHED
 from pages._shared.store import OpenStore
 
-ADDRESS_KEY, PROMPT_KEY, TOKEN_KEY = "generation", "prompt", "token"
+ADDRESS_KEY, PROMPT_KEY, TOKEN_KEY, COLOUR_KEY = "generation", "prompt", "token", "colour"
 _MINE = "generation_mine"
 """Key of the run that this session asked for last."""
 _ASKED = "generation_asked"
@@ -43,6 +43,11 @@ def chosen_token() -> tuple[int, int] | None:
 def choose_token(side: int, place: int) -> None:
     """Make a side's token the chosen one."""
     st.query_params[TOKEN_KEY] = f"{side}.{place + 1}"
+
+
+def choose_colour(name: str) -> None:
+    """Make a colouring the one that the address names."""
+    st.query_params[COLOUR_KEY] = name
 
 
 def shown_prompt(count: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -11,30 +10,35 @@ import streamlit as st
 
 from backend.errors import UserError
 from backend.experiments import client
-from backend.figures.drawing.scales import limits
 from backend.figures.generations import (
     FORMS,
-    Colour,
     colours_of,
-    form_name,
     is_routed,
     note_of,
     shown_tokens,
     side_label,
     visible,
 )
-from backend.figures.strip_files import legend_html
 from backend.generations.request import DENSE
 from backend.results import queries
 from backend.results.generations import Form, Generation, Side, generation, prompts_in
 from backend.results.queries import StoredRun
 from pages._shared.address import Address
-from pages._shared.generation_asked import choose_token, chosen_token, show_run, shown_prompt, stop
+from pages._shared.generation_asked import (
+    COLOUR_KEY,
+    choose_colour,
+    choose_token,
+    chosen_token,
+    show_run,
+    shown_prompt,
+    stop,
+)
 from pages._shared.generation_detail import show_token
 from pages._shared.generation_exports import exports
-from pages._shared.generation_words import Said, said_of, shown_token, summary
+from pages._shared.generation_words import shown_strip, summary
 from pages._shared.run_progress import UNFINISHED, run_now, status_badge
 from pages._shared.store import OpenStore
+from pages._shared.token_colours import colour_control
 from pages._shared.token_strip import show_token_strip
 
 POLL_SECONDS = 0.4
@@ -56,41 +60,47 @@ def _view(opened: OpenStore, run_id: str, unfinished: bool) -> None:
     address = Address()
     prompts = prompts_in(opened.store, run_id)
     item = shown_prompt(len(prompts))
-    _state(opened, run)
-    if len(prompts) > 1:
-        _prompt_picker(run_id, prompts, item)
+    # In containers of their own: a control that moves loses its place in the address.
+    with st.container():
+        _state(opened, run)
+    with st.container():
+        if len(prompts) > 1:
+            _prompt_picker(run_id, prompts, item)
     found: _Read | None = _read(opened, str(opened.home.root), opened.store.version, run_id, item)
     if found is None:
         return
     shown = found.shown
     _prompt(shown, run.spec)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        forms: dict[Form, str] = {each: form_name(shown, each) for each in FORMS}
-        chosen = address.segments("Compare", list(forms.values()), "form", default=forms["free"])
-        colours = colours_of(shown)
-        by = address.choice("Colour by", [colour.scale.label for colour in colours], "colour", width=240)
-        form: Form = next(name for name, title in forms.items() if title == chosen)
-        colour = next(each for each in colours if each.scale.label == by)
-        first = _pages(shown, form)
-    st.html(legend_html(colour.scale))
-    _strips(found, form, colour, first, run)
+        chosen = address.segments("Compare", list(FORMS.values()), "form", default=FORMS["free"])
+        form: Form = next(name for name, title in FORMS.items() if title == chosen)
+        first = _pages(address, shown, form)
+    by = address.named("Colour by", [each.scale.label for each in found.colours], COLOUR_KEY)
+    colour = next(each for each in found.colours if each.scale.label == by)
+    colour_control(
+        "Colour by", [each.scale for each in found.colours], by, "generation_colour", on_choose=choose_colour
+    )
+    _strips(found, form, first, run)
     st.caption(f"{note_of(shown, form)} {_order_note(run.spec, is_routed(shown))}")
     show_token(shown, form)
     exports(opened, shown, run, form, colour)
 
 
-@dataclass(frozen=True)
 class _Read:
-    """A generation as it was read, and what its strips say, worded when first asked for."""
+    """A generation as it was read, its strips worded and coloured when first asked for."""
 
-    shown: Generation
-    worded: dict[tuple[Form, int], list[Said]] = field(default_factory=dict)
+    def __init__(self, shown: Generation) -> None:
+        self.shown = shown
+        self.colours = colours_of(shown)
+        self._strips: dict[tuple[Form, int, int], str] = {}
 
-    def said(self, side: Side, form: Form) -> list[Said]:
-        key = form, side.number
-        if key not in self.worded:
-            self.worded[key] = said_of(shown_tokens(self.shown, side, form), side)
-        return self.worded[key]
+    def strip(self, side: Side, form: Form, first: int) -> str:
+        """Return what a side's strip shows from a place on, :func:`packed`."""
+        key = form, side.number, first
+        if key not in self._strips:
+            tokens = shown_tokens(self.shown, side, form)[first : first + PAGE_TOKENS]
+            self._strips[key] = shown_strip(tokens, side, self.colours)
+        return self._strips[key]
 
 
 def _query(_opened: OpenStore, root: str, version: int, run_id: str, item: int) -> _Read | None:
@@ -98,7 +108,7 @@ def _query(_opened: OpenStore, root: str, version: int, run_id: str, item: int) 
     return None if found is None else _Read(found)
 
 
-# Keyed by the store's version: a choice of colour or token does not read or word the texts again.
+# Keyed by the store's version: a choice of token does not read or word the texts again.
 _read = st.cache_resource(_query, show_spinner=False, max_entries=8)
 
 
@@ -172,20 +182,20 @@ def _prompt(shown: Generation, asked: dict[str, Any]) -> None:
             st.code(visible(shown.read_as), language=None, wrap_lines=True)
 
 
-def _pages(shown: Generation, form: Form) -> int:
+def _pages(address: Address, shown: Generation, form: Form) -> int:
     """Show which tokens are shown where a text is long; return the first place."""
     longest = max((len(shown_tokens(shown, side, form)) for side in shown.sides), default=0)
     if longest <= PAGE_TOKENS:
         return 0
-    starts = list(range(0, longest, PAGE_TOKENS))
-    chosen = st.selectbox(
-        "Tokens", starts, key="generation_page", width=150,
-        format_func=lambda start: f"{start + 1:,}–{min(start + PAGE_TOKENS, longest):,}",
-    )  # fmt: skip
-    return int(chosen or 0)
+    # Named by whole parts, so that a growing text does not rename the chosen one.
+    starts = range(0, longest, PAGE_TOKENS)
+    parts = {f"{start + 1:,}–{start + PAGE_TOKENS:,}": start for start in starts}
+    _, place = chosen_token() or (None, 0)
+    holding = min(max(place, 0) // PAGE_TOKENS, len(starts) - 1)
+    return parts[address.choice("Tokens", list(parts), "tokens", default=list(parts)[holding], width=150)]
 
 
-def _strips(found: _Read, form: Form, colour: Colour, first: int, run: StoredRun) -> None:
+def _strips(found: _Read, form: Form, first: int, run: StoredRun) -> None:
     shown = found.shown
     columns = [column for _ in shown.sides[::2] for column in st.columns(2, gap="small")]
     for side, column in zip(shown.sides, columns, strict=False):
@@ -194,27 +204,18 @@ def _strips(found: _Read, form: Form, colour: Colour, first: int, run: StoredRun
                 f"**{side_label(side)}**" + (" :orange-badge[oracle]" if side.how == "oracle" else "")
             )
             st.caption(summary(shown, side, form))
-            _strip(found, side, form, colour, first, run)
+            _strip(found, side, form, first, run)
 
 
-def _strip(found: _Read, side: Side, form: Form, colour: Colour, first: int, run: StoredRun) -> None:
-    shown = found.shown
-    tokens = shown_tokens(shown, side, form)[first : first + PAGE_TOKENS]
+def _strip(found: _Read, side: Side, form: Form, first: int, run: StoredRun) -> None:
     number, place = chosen_token() or (None, None)
-    values = [colour.of(token) for token in tokens]
-    low, high = limits(colour.scale, [values])
-    said = found.said(side, form)[first : first + PAGE_TOKENS]
-
     show_token_strip(
-        [
-            shown_token(each, value, colour.scale.kind, low, high)
-            for each, value in zip(said, values, strict=True)
-        ],
+        found.strip(side, form, first),
         f"strip_{side.number}",
-        label=f"{side_label(side)}, {len(tokens)} tokens coloured by {colour.scale.title}",
+        label=f"{side_label(side)}, tokens from {first + 1:,} on",
         first=first,
         selected=place if number == side.number else None,
-        marked=shown.divergence(side) if form == "free" and side.number != DENSE else None,
+        marked=found.shown.divergence(side) if form == "free" and side.number != DENSE else None,
         nothing=side.no_text if form == "free" and side.no_text else _nothing(run, form),
         on_choose=partial(choose_token, side.number),
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from backend.figures.drawing.scales import colour_at, ink_on, rgb_text
+from backend.figures.drawing.scales import colour_at, ink_on, limits, rgb_text
 from backend.figures.drawing.text import short
-from backend.figures.generations import shown_tokens, visible
+from backend.figures.generations import Colour, shown_tokens, visible
 from backend.generations.request import DENSE
 from backend.results.generations import Form, Generation, Side, value_of
-from pages._shared.token_strip import ShownToken
+from pages._shared.token_strip import ShownToken, packed
 
 _ENDED = {
     "end token": "ended by itself", "length": "at its full length", "stopped": "stopped",
@@ -18,24 +19,31 @@ _ENDED = {
 }  # fmt: skip
 
 
-Said = tuple[str, str]
-"""What a strip writes for a token, and what hovering over it says."""
-
 _SHADES = 256
 
 
-def said_of(tokens: list[dict[str, Any]], side: Side) -> list[Said]:
-    """Return what a strip says of tokens, whatever colours them."""
-    return [(visible(token["text"]).replace("\n", "↵\n") or "⋯", about(token, side)) for token in tokens]
+def shown_strip(tokens: list[dict[str, Any]], side: Side, colours: Sequence[Colour]) -> str:
+    """Return what a strip shows of tokens, in every colour, as the browser gets it."""
+    looks = [_looks(tokens, colour) for colour in colours]
+    shown = [
+        ShownToken(visible(token["text"]).replace("\n", "↵\n") or "⋯", about(token, side), each)
+        for token, *each in zip(tokens, *looks, strict=True)
+    ]
+    return packed(shown, [colour.scale.label for colour in colours])
 
 
-def shown_token(said: Said, value: float | None, kind: str, low: float, high: float) -> ShownToken:
-    """Return a token as a strip shows it, its value coloured on a scale from ``low`` to ``high``."""
-    text, hover = said
-    if value is None:
-        return ShownToken(text, hover)
-    share = min(max((value - low) / (high - low), 0.0), 1.0)
-    return ShownToken(text, hover, _look(kind, round(share * (_SHADES - 1))))
+def _looks(tokens: list[dict[str, Any]], colour: Colour) -> list[str]:
+    """Return each token's colours on a scale, "" where it has no value."""
+    values = [colour.of(token) for token in tokens]
+    low, high = limits(colour.scale, [values])
+    return [
+        "" if value is None else _look(colour.scale.kind, _step((value - low) / (high - low)))
+        for value in values
+    ]
+
+
+def _step(share: float) -> int:
+    return round(min(max(share, 0.0), 1.0) * (_SHADES - 1))
 
 
 @cache

@@ -1,12 +1,14 @@
 """A token strip in the browser: a text whose tokens are coloured, hovered over, walked through and clicked.
 
 An inline component without a build step. Every text goes in as data and is set as text, never as markup.
+A strip holds all of its colourings; which one is in force says the control of
+:mod:`pages._shared.token_colours`, in the browser, without a round through the server.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,19 +33,19 @@ _JS = """
 export default function ({ parentElement, data, setTriggerValue }) {
   const box = parentElement.querySelector(".strip");
   const tip = parentElement.querySelector(".tip");
-  box.setAttribute("aria-label", data.label);
-  if (box.source !== data.said) { box.source = data.said; box.tokens = JSON.parse(data.said); }
+  if (box.source !== data.strip) { box.source = data.strip; box.strip = JSON.parse(data.strip); }
   box.said = data;
   box.choose = (place) => setTriggerValue("clicked", place);
   if (!box.bound) { box.bound = true; listen(box, tip); }
   draw(box, data);
+  paint(box);
 }
 
 function draw(box, data) {
   const before = box.querySelector(".empty");
   if (before) before.remove();
   const active = box.querySelector('[tabindex="0"]');
-  box.tokens.forEach(([text, about], index) => {
+  box.strip.tokens.forEach(([text, about], index) => {
     let node = box.children[index];
     if (!node) {
       node = document.createElement("span");
@@ -53,14 +55,12 @@ function draw(box, data) {
       box.append(node);
     }
     const place = data.first + index;
-    // Only what changed is set: a new colour must not lay out the text again.
+    // Only what changed is set: whatever is set lays out the text again.
     if (node.text !== text) node.textContent = node.text = text;
     if (node.about !== about) {
       node.about = about;
       node.setAttribute("aria-label", about.replaceAll("\\n", "; "));
     }
-    const look = data.looks[data.look[index]] || "";
-    if (node.look !== look) node.style.cssText = node.look = look;
     const standing = (place === data.selected) + "|" + (place === data.marked);
     if (node.standing !== standing) {
       node.standing = standing;
@@ -68,8 +68,8 @@ function draw(box, data) {
       node.classList.toggle("marked", place === data.marked);
     }
   });
-  while (box.children.length > box.tokens.length) box.lastChild.remove();
-  if (box.tokens.length === 0) {
+  while (box.children.length > box.strip.tokens.length) box.lastChild.remove();
+  if (box.strip.tokens.length === 0) {
     const node = document.createElement("span");
     node.className = "empty";
     node.setAttribute("role", "option");
@@ -84,11 +84,27 @@ function draw(box, data) {
   }
 }
 
+function paint(box) {
+  const colour = document.body.dataset.tokenColour ?? "";
+  const { tokens, looks, colourings } = box.strip;
+  const by = colourings[colour] ?? [];
+  tokens.forEach((_, index) => {
+    const node = box.children[index], look = looks[by[index]] ?? "";
+    if (node.look !== look) node.style.cssText = node.look = look;
+  });
+  box.setAttribute("aria-label", box.said.label + (colour && ", coloured by " + colour));
+}
+
 function listen(box, tip) {
+  const recolour = () => {
+    if (box.isConnected) paint(box);
+    else document.removeEventListener("token-colour", recolour);
+  };
+  document.addEventListener("token-colour", recolour);
   const token = (event) => event.target.closest(".token");
   const show = (node) => {
     if (!node) { tip.hidden = true; return; }
-    const said = box.tokens[Number(node.dataset.index)];
+    const said = box.strip.tokens[Number(node.dataset.index)];
     if (!said) return;
     tip.textContent = said[1];
     tip.hidden = false;
@@ -130,16 +146,39 @@ class ShownToken:
     Attributes:
         text: What is written; it may be empty (a part of a letter).
         about: What hovering over it says, a line each.
-        look: Its colours as CSS, empty for the page's.
+        looks: In each colouring its colours as CSS, empty for the page's.
     """
 
     text: str
     about: str
-    look: str = ""
+    looks: tuple[str, ...]
+
+
+def packed(tokens: Sequence[ShownToken], colourings: Sequence[str]) -> str:
+    """Return a text with all of its colourings as the browser gets it.
+
+    As one string, so that the browser reads it anew only if it changed; every look stands in it once.
+
+    Args:
+        tokens: The tokens, a look for each colouring.
+        colourings: Their names.
+    """
+    every = (look for token in tokens for look in token.looks)
+    looks = {look: number for number, look in enumerate(dict.fromkeys(every))}
+    return json.dumps(
+        {
+            "tokens": [(token.text, token.about) for token in tokens],
+            "looks": list(looks),
+            "colourings": {
+                name: [looks[token.looks[number]] for token in tokens]
+                for number, name in enumerate(colourings)
+            },
+        }
+    )
 
 
 def show_token_strip(
-    tokens: list[ShownToken],
+    strip: str,
     key: str,
     *,
     label: str,
@@ -152,7 +191,7 @@ def show_token_strip(
     """Show a strip.
 
     Args:
-        tokens: What is shown.
+        strip: What is shown, :func:`packed`.
         key: Names it on its page.
         label: What it is, for those who do not see it.
         first: The place of the first token.
@@ -167,13 +206,9 @@ def show_token_strip(
         if place is not None and on_choose is not None:
             on_choose(int(place))
 
-    looks = {look: number for number, look in enumerate(dict.fromkeys(token.look for token in tokens))}
     data: dict[str, Any] = {
+        "strip": strip,
         "label": label,
-        # A string, so that the browser reads it anew only if it changed.
-        "said": json.dumps([(token.text, token.about) for token in tokens]),
-        "looks": list(looks),
-        "look": [looks[token.look] for token in tokens],
         "first": first,
         "selected": selected,
         "marked": marked,

@@ -154,6 +154,67 @@ def test_a_prompt_full_of_html_is_text_and_a_token_can_be_chosen_by_keyboard(
     assert live.console == []
 
 
+NOW = """
+(control, name) => {
+  const side = [...document.querySelectorAll(".st-key-generation_side_1 *")].find((node) => node.shadowRoot);
+  const token = side.shadowRoot.querySelectorAll(".token")[3];
+  const looks = () => [token.style.background, control.getRootNode().querySelector("[role=img]").ariaLabel];
+  const before = looks();
+  control.value = name;
+  control.dispatchEvent(new Event("change"));
+  return [before, looks()];
+}
+"""
+"""Choose a colour and look at once: no answer of the server can have come."""
+
+
+def test_a_colour_is_there_at_once_stays_and_stands_in_the_address(
+    live: Visit, home: Home, long_folder: Path
+) -> None:
+    run = submitted(home, long_folder, "abc", 24)
+    ended(home, run)
+    page = live.open("generations", generation=run)
+    control = page.get_by_label("Colour by")
+    (density, legend), (rank, other) = control.evaluate(NOW, "Rank under dense, log10")
+    assert density != rank
+    assert "KL" in legend
+    assert "Rank" in other
+    page.wait_for_url(re.compile("colour=Rank"))
+    settle(page)
+    token = page.get_by_role("listbox").nth(1).get_by_role("option").nth(3)
+    assert token.evaluate("token => token.style.background") == rank
+    expect(page.get_by_role("listbox", name="coloured by Rank under dense")).to_have_count(2)
+    control.focus()
+    page.keyboard.press("ArrowDown")  # several at once: the server's answers come late and in between
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowDown")
+    settle(page)
+    expect(control).to_have_value("MLP density")
+    page.wait_for_url(re.compile("colour=MLP"))
+    shown = token.evaluate("token => token.style.background")
+    page.reload()
+    settle(page)
+    expect(page.get_by_label("Colour by")).to_have_value("MLP density")
+    assert token.evaluate("token => token.style.background") == shown
+    assert live.console == []
+
+
+def test_the_address_follows_the_controls_of_another_text(live: Visit, home: Home, long_folder: Path) -> None:
+    single = submitted(home, long_folder, "abc", 8)
+    ended(home, single)
+    request = GenerationRequest.parse(
+        {"model": str(long_folder), "prompts": ("abc", "def"), "style": "raw", "max_tokens": 8}, "test"
+    )
+    several = client.submit(home, request, "prompts")
+    ended(home, several)
+    page = live.open("generations", generation=single)
+    page.get_by_role("combobox", name="Generation").click()
+    page.get_by_role("option", name=re.compile("^2 prompts")).click()
+    settle(page)
+    page.get_by_role("radio", name="Forced on the reference's text").click(force=True)
+    page.wait_for_url(re.compile(r"form=Forced.*generation=" + several))
+
+
 def test_a_worker_killed_in_the_middle_leaves_its_text_and_a_sentence(
     live: Visit, home: Home, long_folder: Path
 ) -> None:

@@ -1,9 +1,11 @@
-"""A made-up generation of two prompts and two policies, written as the worker writes it."""
+"""A made-up generation of two prompts and two policies, as the worker writes it, and what its page shows."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
+
+from streamlit.testing.v1 import AppTest
 
 from backend.generations import GenerationRequest
 from backend.home import Home
@@ -12,6 +14,22 @@ from tests.figures.figures_samples import MODEL
 RUN = "20260102-000000-generation-0001"
 EVIL = "<img src=x onerror=alert(1)>\x1b[31m\u202e & **bold** $x$ :red[x]"
 WORDS = ("The", " sea", "\n", " <b>is</b>", " salt", "")
+
+
+def components(page: AppTest, name: str) -> list[dict[str, Any]]:
+    """Return what the page gives to its components of a name, in their order."""
+    protos = (element.proto for element in page.get("bidi_component"))
+    return [json.loads(proto.json) for proto in protos if proto.component_name == name]
+
+
+def control_of(page: AppTest) -> dict[str, Any]:
+    """Return what the control of colours was given."""
+    return components(page, "token_colours")[0]
+
+
+def strips_of(page: AppTest) -> list[dict[str, Any]]:
+    """Return what each strip shows, in every colouring."""
+    return [json.loads(data["strip"]) for data in components(page, "token_strip")]
 
 
 def write_generation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,15 @@ from streamlit.testing.v1 import AppTest
 
 from backend.errors import UserError
 from backend.experiments import client
+from backend.figures.generations import colours_of, strip_spec
+from backend.figures.strip_files import strip_html
 from backend.generations import GenerationRequest
 from backend.home import Home
+from backend.results import Store
+from backend.results.generations import generation
 from pages._shared.generation_list import read_prompts
 from tests.figures.figures_samples import MODEL
-from tests.pages.generation_samples import RUN, write_generation
+from tests.pages.generation_samples import RUN, components, control_of, strips_of, write_generation
 
 Open = Callable[..., AppTest]
 
@@ -59,7 +64,7 @@ def test_the_newest_is_shown_with_speed_density_kl_and_divergence(home: Home, op
     assert "differs from token 4 on" in said
     assert "Free-running: each side goes on from its own text" in said
     assert any("oracle" in markdown.value for markdown in page.markdown)
-    page.radio(key="form").set_value("Forced on dense's text").run()
+    page.radio(key="form").set_value("Forced on the reference's text").run()
     assert "Forced: the dense model's text" in captions(page)
     assert "differs from" not in captions(page)
     assert not page.exception
@@ -73,12 +78,52 @@ def test_a_hostile_prompt_is_shown_as_text(home: Home, open_page: Open) -> None:
 
 
 def test_each_colour_can_be_chosen_and_stands_in_the_address(home: Home, open_page: Open) -> None:
-    page = open_page("generations", colour="Δlog p (sparse − dense)")
-    assert page.selectbox(key="colour").value == "Δlog p (sparse − dense)"
-    for option in page.selectbox(key="colour").options:
-        page.selectbox(key="colour").set_value(option).run()
-        assert not page.exception
-        assert not page.error
+    names = list(control_of(open_page("generations"))["legends"])
+    assert names[0] == "KL(dense‖sparse)"
+    assert "MLP density" in names
+    for name in names:
+        page = open_page("generations", colour=name.lower())
+        assert control_of(page)["chosen"] == name
+        assert page.query_params["colour"] == name.lower()
+        for strip in strips_of(page):
+            assert list(strip["colourings"]) == names
+            assert {len(each) for each in strip["colourings"].values()} == {len(strip["tokens"])}
+        assert not page.warning
+
+
+def test_a_colour_that_another_text_has_not_is_left_without_a_word(home: Home, open_page: Open) -> None:
+    other = "20260101-000000-generation-0009"
+    write_generation(home, other, model="smollm2-moe", policies=({"method": "cache_prior", "slots": 20},))
+    page = open_page("generations", generation=RUN, colour="Δlog p (sparse − dense)")
+    page.selectbox(key="generation_pick").set_value(other).run()
+    assert control_of(page)["chosen"] == "KL(original‖policy)"
+    assert "colour" not in page.query_params
+    assert not page.warning
+    assert not page.exception
+
+
+def test_a_strip_has_the_colours_of_the_files(home: Home, open_page: Open) -> None:
+    strip = strips_of(open_page("generations"))[1]
+    with Store.open(home) as store:
+        store.ingest()
+        shown = generation(store, RUN, 0)
+    assert shown is not None
+    for colour in colours_of(shown):
+        drawn = strip_spec(shown, shown.sides[1], "free", colour).strip
+        assert drawn is not None
+        looks = re.findall(r"<span(?: style=\"background:(.*?);color:(.*?)\")?", strip_html(drawn))
+        for number, (ground, ink) in zip(strip["colourings"][colour.scale.label], looks, strict=True):
+            look = strip["looks"][number]
+            assert bool(look) == bool(ground)
+            if look:
+                assert look.endswith(f"color:{ink}")
+                assert _channels(look) == pytest.approx(_channels(ground), abs=2)
+
+
+def _channels(look: str) -> list[int]:
+    found = re.search(r"rgb\((\d+),(\d+),(\d+)\)", look)
+    assert found is not None
+    return [int(part) for part in found.groups()]
 
 
 def test_the_addresss_token_shows_both_sides_and_its_layers(home: Home, open_page: Open) -> None:
@@ -234,9 +279,18 @@ def test_a_prompt_that_there_is_not_is_the_nearest(home: Home, open_page: Open, 
 def test_a_long_text_is_shown_in_parts(empty_home: Home, open_page: Open) -> None:
     write_generation(empty_home, words=tuple(f" w{n}" for n in range(1_200)), prompts=("x",))
     page = open_page("generations")
-    assert page.selectbox(key="generation_page").options == ["1–512", "513–1,024", "1,025–1,200"]
-    page.selectbox(key="generation_page").set_value(1024).run()
-    assert not page.exception
+    assert page.selectbox(key="tokens").options == ["1–512", "513–1,024", "1,025–1,536"]
+    assert len(strips_of(page)[0]["tokens"]) == 512
+    page.selectbox(key="tokens").set_value("1,025–1,536").run()
+    assert [text for text, _ in strips_of(page)[0]["tokens"]] == [f" w{n}" for n in range(1_024, 1_200)]
+
+
+def test_the_part_of_the_addresss_token_is_shown(empty_home: Home, open_page: Open) -> None:
+    write_generation(empty_home, words=tuple(f" w{n}" for n in range(1_200)), prompts=("x",))
+    page = open_page("generations", token="1.600")
+    assert page.selectbox(key="tokens").value == "513–1,024"
+    assert components(page, "token_strip")[1]["first"] + 87 == components(page, "token_strip")[1]["selected"]
+    assert open_page("generations", token="1.0").selectbox(key="tokens").value == "1–512"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from backend.generations import GenerationRequest
 from backend.home import Home
 from backend.routing import ROUTINGS
 from backend.sparsity import METHODS
-from tests.pages.generation_samples import write_generation
+from tests.pages.generation_samples import control_of, write_generation
 
 Open = Callable[..., AppTest]
 PRIOR = {"method": "cache_prior", "lambda_": 0.4, "slots": 20}
@@ -92,7 +92,7 @@ def test_a_stored_text_names_its_reference_and_fills_the_form(empty_home: Home, 
     said = "\n".join(each.value for each in page.markdown)
     assert "**Original routing**" in said
     assert "**Dense**" not in said
-    assert "KL(original‖policy)" in page.selectbox(key="colour").options[0]
-    assert "Forced on original routing's text" in page.radio(key="form").options
+    assert control_of(page)["chosen"] == "KL(original‖policy)"
+    assert "Forced on the reference's text" in page.radio(key="form").options
     assert page.number_input(key="generate_0_cache_prior_lambda_").value == 0.4
     assert page.number_input(key="generate_0_cache_prior_slots").value == 20
