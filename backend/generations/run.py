@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from backend.decoding.decoder import DecodingModel, ReadPrompt, read_densely, ready_for
@@ -21,7 +22,7 @@ from backend.generations.request import DENSE, GenerationRequest
 from backend.generations.resumed import complete_items
 from backend.generations.routed import RoutedModel, holds_experts, refuse_unfit
 from backend.generations.sampling import Sampler
-from backend.generations.side import FreeSide, Setting, Side, how_run, why_no_text
+from backend.generations.side import FreeSide, Setting, how_run, why_no_text
 from backend.generations.written import Stream
 from backend.routing.engine import RoutedEngine
 from backend.routing.policy import RoutingPolicy
@@ -61,49 +62,77 @@ def run_generation(
     log = folder.log()
     log.append("run_started", provenance=provenance(*laboratory.machine()))
     try:
-        request = GenerationRequest.parse(folder.asked["spec"], f"run {folder.id}")
-        request.plans()  # what is wrong is said before a model is loaded
-        subject = laboratory.subject(request.model, request.dtype)
-        sides = request.plans(holds_experts(subject.loaded.model))
-        policies: list[Any] = [with_a_text(laboratory, policy) for policy in sides]
-        prompts = prompts_of(request, laboratory, subject.loaded.tokenizer)
-        for prompt in prompts:
-            limit = getattr(subject.loaded.config.get_text_config(), "max_position_embeddings", None)
-            check_room(prompt, request.max_tokens, limit)
-        read = [prompt.ids for prompt in prompts]
-        for policy in policies:
-            if isinstance(policy, RoutingPolicy):
-                refuse_unfit(subject, policy)
-        fitted = [
-            calibrate(laboratory, request.model, request.dtype, policy, read).fitted for policy in policies
-        ]
-        known = complete_items(log.path, request.forced)
-        left = [
-            (item, prompt)
-            for item, prompt in enumerate(prompts)
-            if known.get(item) != _started(item, prompt, policies, subject)
-        ]
-        before = len(prompts) - len(left)
-        clock, stop = Clock(len(left)), between_tokens or folder.raise_if_cancelled
-        del subject  # another run may pass at the checkpoint with another model: both at once may not fit
-        for item, prompt in left:
+        plan = _plan(folder, laboratory, log)
+        before = plan.prompts - len(plan.left)
+        clock, stop = Clock(len(plan.left)), between_tokens or folder.raise_if_cancelled
+        for item, prompt in plan.left:
             checkpoint()
-            subject = laboratory.subject(request.model, request.dtype)
-            _Item(log, request, policies, fitted, subject, laboratory, stop).write(item, prompt)
+            # Not held between prompts: another run may pass at the checkpoint with another model, and both
+            # at once may not fit.
+            subject = laboratory.subject(plan.request.model, plan.request.dtype)
+            _Item(log, plan, subject, laboratory, stop).write(item, prompt)
             del subject
             clock.window_done()
             done = before + clock.done
-            log.append("progress", done=done, total=len(prompts), seconds_left=clock.seconds_left())
-            report(done, len(prompts))
+            log.append("progress", done=done, total=plan.prompts, seconds_left=clock.seconds_left())
+            report(done, plan.prompts)
     except Cancelled:
         log.append("run_finished", status="cancelled", message=STOPPED)
         return "cancelled"
     except UserError as error:
         log.append("run_finished", status="failed", message=str(error))
         raise
-    count = "1 prompt" if len(prompts) == 1 else f"{len(prompts)} prompts"
-    log.append("run_finished", status="done", message=f"{count} written by {len(policies)} sides.")
+    count = "1 prompt" if plan.prompts == 1 else f"{plan.prompts} prompts"
+    log.append("run_finished", status="done", message=f"{count} written by {len(plan.policies)} sides.")
     return "done"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a run writes, found good before its first token.
+
+    Attributes:
+        request: What is asked.
+        policies: The sides' policies, the reference first.
+        fitted: What each fitted on its calibration text, or None.
+        prompts: How many prompts there are.
+        left: Those that are not complete yet, with their numbers.
+    """
+
+    request: GenerationRequest
+    policies: list[Any]
+    fitted: list[Any]
+    prompts: int
+    left: list[tuple[int, Prompt]]
+
+
+def _plan(folder: RunFolder, laboratory: Laboratory, log: EventLog) -> _Plan:
+    """Return what a run folder asks for, without what is complete in its log.
+
+    Raises:
+        UserError: The model, a text or a policy cannot be had, or a prompt does not fit.
+    """
+    request = GenerationRequest.parse(folder.asked["spec"], f"run {folder.id}")
+    request.plans()  # what is wrong is said before a model is loaded
+    subject = laboratory.subject(request.model, request.dtype)
+    sides = request.plans(holds_experts(subject.loaded.model))
+    policies: list[Any] = [with_a_text(laboratory, policy) for policy in sides]
+    prompts = prompts_of(request, laboratory, subject.loaded.tokenizer)
+    for prompt in prompts:
+        limit = getattr(subject.loaded.config.get_text_config(), "max_position_embeddings", None)
+        check_room(prompt, request.max_tokens, limit)
+    for policy in policies:
+        if isinstance(policy, RoutingPolicy):
+            refuse_unfit(subject, policy)
+    read = [prompt.ids for prompt in prompts]
+    fitted = [calibrate(laboratory, request.model, request.dtype, policy, read).fitted for policy in policies]
+    known = complete_items(log.path, request.forced)
+    left = [
+        (item, prompt)
+        for item, prompt in enumerate(prompts)
+        if known.get(item) != _started(item, prompt, policies, subject)
+    ]
+    return _Plan(request, policies, fitted, len(prompts), left)
 
 
 class _Item:
@@ -111,9 +140,7 @@ class _Item:
 
     Args:
         log: The run's events.
-        request: What is asked.
-        policies: The sides' policies, the reference first.
-        fitted: What each fitted on its calibration text, or None.
+        plan: What is asked, by which sides.
         subject: The model.
         laboratory: Keeps prompts that were read.
         stop: Raises ``Cancelled`` when that was asked for.
@@ -122,16 +149,14 @@ class _Item:
     def __init__(
         self,
         log: EventLog,
-        request: GenerationRequest,
-        policies: list[Side],
-        fitted: list[Any],
+        plan: _Plan,
         subject: Subject,
         laboratory: Laboratory,
         stop: Callable[[], None],
     ) -> None:
-        self._log, self._request, self._policies, self._fitted = log, request, policies, fitted
-        self._subject, self._laboratory, self._stop = subject, laboratory, stop
-        routed = isinstance(policies[DENSE], RoutingPolicy)
+        self._log, self._subject, self._laboratory, self._stop = log, subject, laboratory, stop
+        self._request, self._policies, self._fitted = plan.request, plan.policies, plan.fitted
+        routed = isinstance(plan.policies[DENSE], RoutingPolicy)
         self._engine: Any = subject.routing if routed else subject.engine
 
     def write(self, item: int, prompt: Prompt) -> None:
