@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,11 +23,15 @@ from backend.evaluation.windows import Windows, cut_windows
 from backend.home import Home, data_root
 from backend.models.anatomy import find_anatomy
 from backend.models.loading import load_model
-from backend.sparsity import make_policy
+from backend.sparsity import Policy, make_policy
 from backend.sparsity.engine import MaskedEngine
 
 CASES = [("glu_pruning", {"keep": 0.5}, 1.45), ("dip", {"density": 0.5}, 1.7), ("dense", {}, None)]
 WINDOW = 1024
+
+
+def _evaluated(engine: MaskedEngine, policy: Policy, reference: DenseReference) -> object:
+    return list(evaluate(engine, policy, reference))
 
 
 def main() -> None:
@@ -50,7 +55,7 @@ def main() -> None:
     }
     for name, settings, _ in CASES:
         policy = make_policy(name, settings)
-        jobs[f"{name} {settings}"] = lambda policy=policy: list(evaluate(engine, policy, reference))
+        jobs[f"{name} {settings}"] = partial(_evaluated, engine, policy, reference)
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for job in jobs.values():
         job()

@@ -128,9 +128,9 @@ def main() -> None:
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         both = recolour_seconds(page, base, long, int(count)) + recolour_seconds(page, base, long, int(count))
         browser.close()
-    for what, times in zip(("colours set", "frame drawn"), zip(*both, strict=True), strict=True):
+    for what, taken in zip(("colours set", "frame drawn"), zip(*both, strict=True), strict=True):
         print(f"two strips of {count} tokens coloured anew, {what}: median "
-              f"{1e3 * statistics.median(times):.0f} ms, worst {1e3 * max(times):.0f} ms")  # fmt: skip
+              f"{1e3 * statistics.median(taken):.0f} ms, worst {1e3 * max(taken):.0f} ms")  # fmt: skip
     if (pid := client.worker_status(home).pid) is not None:
         os.kill(pid, signal.SIGTERM)
 

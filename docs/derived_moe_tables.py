@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def search_table() -> str:
     return "\n".join(rows)
 
 
-def result_table(report: dict) -> str:
+def result_table(report: dict[str, Any]) -> str:
     rows = [
         f"| | dense | {NAME} |",
         "|---|---:|---:|",
@@ -40,7 +41,7 @@ def result_table(report: dict) -> str:
     return "\n".join(rows)
 
 
-def routing_table(report: dict) -> str:
+def routing_table(report: dict[str, Any]) -> str:
     rows = [
         "| layer | entropy of w, nats | Σ w of the chosen | load: least, median, most | never | always |",
         "|---:|---:|---:|---|---:|---:|",
