@@ -1,4 +1,4 @@
-"""The command line of experts on devices; :mod:`backend.cli` takes it in."""
+"""The command line of experts on devices; :mod:`backend.cli.simulating` takes it in."""
 
 from __future__ import annotations
 
