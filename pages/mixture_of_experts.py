@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from backend.errors import UserError
 from backend.experiments.routing_records import RoutingInfo
@@ -10,7 +11,7 @@ from backend.figures.moe import GridPoint, RoutingSource, findings, miss_figure,
 from backend.figures.moe.compared import exact_curves, stored_lines
 from backend.models.catalog import DERIVED_MOE
 from backend.residency import EVICTIONS, Eviction, MissCurve
-from pages._shared.address import Address
+from pages._shared.address import Address, place
 from pages._shared.figures import show_figure
 from pages._shared.moe_controls import Caches, cache_controls
 from pages._shared.moe_data import coverages, curve_of, known_routings, readable, record_of
@@ -61,8 +62,9 @@ def page() -> None:
     opened = open_store()
     address = Address()
     known, problems = known_routings(opened)
-    show_problem()
-    _say(problems)
+    with place():
+        show_problem()
+        _say(problems)
     shown = [source for source in known if source.original is not None]
     if not shown:
         st.info(_EMPTY, icon=":material/hub:")
@@ -70,7 +72,8 @@ def page() -> None:
         _offers(opened, None)
     else:
         source, problems = readable(_source(address, shown))
-        _say(problems)
+        with place():
+            _say(problems)
         if source.original is None:
             trace_import(opened)
             _offers(opened, source if source.model else None)
@@ -112,31 +115,36 @@ def _routing(opened: OpenStore, address: Address, source: RoutingSource) -> None
             guessed(source),
         ]
         st.markdown("\n".join(f"- {sentence}" for sentence in said if sentence))
-    st.header("Miss rate against cache size")
-    _misses(address, source, info, caches, chosen)
-    st.header("Quality against misses")
-    if source.imported:
-        st.info(
-            "λ and quality: not available for an imported trace. It says which experts were used, not what "
-            "others would have cost."
-        )
-    else:
-        quality(address, source, info, caches, chosen)
-    st.header("Traffic of experts")
-    traffic(address, source, info, record)
-    st.header("Layer by layer")
-    by_layer(opened, source, info, record, caches, chosen)
-    st.header("How long experts stay")
-    lifetimes(source, info, record, caches)
-    st.header("Time of a token, simulated")
-    times(address, source, info, record, caches, chosen)
+    with _section("Miss rate against cache size"):
+        _misses(address, source, info, caches, chosen)
+    with _section("Quality against misses"):
+        if source.imported:
+            st.info(
+                "λ and quality: not available for an imported trace. It says which experts were used, not "
+                "what others would have cost."
+            )
+        else:
+            quality(address, source, info, caches, chosen)
+    with _section("Traffic of experts"):
+        traffic(address, source, info, record)
+    with _section("Layer by layer"):
+        by_layer(opened, source, info, record, caches, chosen)
+    with _section("How long experts stay"):
+        lifetimes(source, info, record, caches)
+    with _section("Time of a token, simulated"):
+        times(address, source, info, record, caches, chosen)
     if not source.imported:
-        st.header("Measured, not simulated")
-        measured_speeds(opened, source)
-    st.header("Traces")
-    trace_export(opened, source, record, caches)
-    trace_import(opened)
+        with _section("Measured, not simulated"):
+            measured_speeds(opened, source)
+    with _section("Traces"):
+        trace_export(opened, source, record, caches)
+        trace_import(opened)
     _offers(opened, source)
+
+
+def _section(title: str) -> DeltaGenerator:
+    st.header(title)
+    return place()
 
 
 def _offers(opened: OpenStore, source: RoutingSource | None) -> None:

@@ -10,12 +10,22 @@ from difflib import get_close_matches
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from pages._shared.text import quoted
 
 _OFFERED = "address_offered"
 """Key of what the address asked for in this session and there was: what is no longer there was left by a
 choice made on the page, and nobody asked for it."""
+
+
+def place() -> DeltaGenerator:
+    """Return a place on the page for what may be there or not.
+
+    Without one, what comes after moves, and a control that moves loses its binding to the address: the
+    browser takes back the old place's after it has made the new one's.
+    """
+    return st.container()
 
 
 class Address:
@@ -28,6 +38,7 @@ class Address:
         """Return one of ``options``; the address and the control use the same words."""
         self._check(key, label, options)
         index = options.index(default) if default in options else 0
+        self._keep(key, options[index], options)
         chosen = st.selectbox(label, options, index=index, key=key, bind="query-params", **more)
         return str(chosen if chosen is not None else options[index])
 
@@ -47,6 +58,7 @@ class Address:
         """
         self._check(key, label, options)
         index = options.index(default)
+        self._keep(key, default, options)
         chosen = st.radio(label, options, index=index, key=key, bind="query-params", horizontal=True, **more)
         return str(chosen or default)
 
@@ -56,6 +68,7 @@ class Address:
             st.caption(f"{label}: {options[0]}")
             return options[0]
         self._check(key, label, options)
+        self._keep(key, options[0], options)
         chosen = st.select_slider(label, options, key=key, bind="query-params", **more)
         return str(chosen)
 
@@ -64,12 +77,14 @@ class Address:
     ) -> list[str]:
         """Return any number of ``options``."""
         self._check(key, label, options)
+        self._keep(key, list(default), options)
         chosen = st.multiselect(label, options, default=list(default), key=key, bind="query-params", **more)
         return [str(option) for option in chosen]
 
     def toggle(self, label: str, key: str, *, default: bool = False, **more: Any) -> bool:
         """Return a switch."""
         self._check(key, label, ("true", "false"))
+        self._keep(key, default)
         return bool(st.toggle(label, value=default, key=key, bind="query-params", **more))
 
     def number(
@@ -77,6 +92,7 @@ class Address:
     ) -> float:
         """Return a number from a slider."""
         self.check_number(key, label, low, high)
+        self._keep(key, default)
         chosen = st.slider(label, low, high, default, step, key=key, bind="query-params", **more)
         return float(chosen)
 
@@ -97,6 +113,20 @@ class Address:
         """Show a sentence about the address at the top of the page."""
         self._notices.warning(f"{sentence} The default is shown instead.", icon=":material/link_off:")
 
+    def _keep(self, key: str, default: Any, options: Sequence[str] | None = None) -> None:
+        """Have the address say a control's value where the browser has not.
+
+        It writes what is no default when a control is moved. It cannot know of a default that changes with
+        the data under a value that stays, and it forgets a control that comes to stand elsewhere on its page.
+        """
+        value = st.session_state.get(key)
+        chosen = value if isinstance(value, list) else [value]
+        if value is None or (options is not None and not set(chosen) <= set(options)):
+            return
+        said = st.query_params.get_all(key)
+        if not _says(said, value) and (said or value != default):
+            st.session_state[key] = value
+
     def _check(self, key: str, label: str, options: Sequence[str]) -> None:
         offered: set[tuple[str, str]] = st.session_state.setdefault(_OFFERED, set())
         for given in st.query_params.get_all(key):
@@ -105,6 +135,18 @@ class Address:
             elif (key, given) not in offered:
                 hint = _nearest(given, options)
                 self.say(f"The address asks for {label} {quoted(given)}, which there is not; {hint}")
+
+
+def _says(said: Sequence[str], value: Any) -> bool:
+    """Tell whether an address's words for a control say its value."""
+    if isinstance(value, bool):
+        return list(said) == [str(value).lower()]
+    if isinstance(value, int | float):
+        try:
+            return [float(each) for each in said] == [value]
+        except ValueError:
+            return False
+    return list(said) == (value if isinstance(value, list) else [str(value)])
 
 
 def _nearest(given: str, options: Sequence[str]) -> str:

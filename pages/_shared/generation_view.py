@@ -23,7 +23,7 @@ from backend.generations.request import DENSE
 from backend.results import queries
 from backend.results.generations import Form, Generation, Side, generation, prompts_in
 from backend.results.queries import StoredRun
-from pages._shared.address import Address
+from pages._shared.address import Address, place
 from pages._shared.generation_asked import (
     COLOUR_KEY,
     choose_colour,
@@ -60,10 +60,9 @@ def _view(opened: OpenStore, run_id: str, unfinished: bool) -> None:
     address = Address()
     prompts = prompts_in(opened.store, run_id)
     item = shown_prompt(len(prompts))
-    # In containers of their own: a control that moves loses its place in the address.
-    with st.container():
+    with place():
         _state(opened, run)
-    with st.container():
+    with place():
         if len(prompts) > 1:
             _prompt_picker(run_id, prompts, item)
     found: _Read | None = _read(opened, str(opened.home.root), opened.store.version, run_id, item)

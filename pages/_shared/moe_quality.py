@@ -17,7 +17,7 @@ from backend.figures.moe.miss_rates import TITLES
 from backend.figures.moe.policies import strength_of, symbol_of
 from backend.figures.moe.quality import COSTS, Cost, Placed
 from backend.residency import RoutingRecord
-from pages._shared.address import Address
+from pages._shared.address import Address, place
 from pages._shared.figures import show_figure
 from pages._shared.moe_controls import Caches
 from pages._shared.moe_data import record_of
@@ -79,8 +79,9 @@ def quality(
         st.info("Only the original routing was recorded here; no policy was measured on this text yet.")
         return None
     record = record_of(info)
-    if chosen is not None:
-        _read_out(source, chosen, record, caches)
+    with place():
+        if chosen is not None:
+            _read_out(source, chosen, record, caches)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         metrics = {metric.label.replace("dense", "the original"): name for name, metric in QUALITY.items()}
         metric = metrics[address.choice("Quality (vertical)", list(metrics), f"{prefix}quality", width=260,
