@@ -47,6 +47,7 @@ def generate(
     from backend.figures.strip_files import as_record, for_the_command_line
     from backend.generations import GenerationRequest
     from backend.generations.run import run_generation
+    from backend.results import queries
     from backend.results.generations import generation
 
     policies = () if policy == "dense" else ({"method": policy, **settings_of(settings or [])},)
@@ -62,13 +63,14 @@ def generate(
     with Steps() as steps:
         laboratory = laboratory_of(home, root, device, threads, steps.report)
         folder = RunFolder.create(laboratory.home, request, "generation")
-        status = run_generation(folder, laboratory, checkpoint=folder.raise_if_cancelled)
+        run_generation(folder, laboratory, checkpoint=folder.raise_if_cancelled)
     with any_store(laboratory.home) as store:
-        shown = generation(store, folder.id)
+        shown, run = generation(store, folder.id), queries.run(store, folder.id)
     assert shown is not None
+    assert run is not None
     found = for_the_command_line(shown)
     if as_json:
-        print(json.dumps({**found, "generation": as_record(shown, request.as_asked(), status)}))
+        print(json.dumps({**found, "generation": as_record(shown, run)}))
         return
     print(found["text"])
     known = {key: value for key, value in found.items() if key not in ("text", "tokens")}

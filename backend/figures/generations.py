@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.figures.curves import point_label
+from backend.figures.drawing.text import counted
 from backend.figures.heat_map import ColourScale
 from backend.figures.spec import Axis, FigureSpec, Provenance
 from backend.figures.token_strip import TokenStrip
@@ -21,6 +22,12 @@ NOTES: dict[Form, str] = {
     "at that side's own context.",
     "forced": "Forced: the dense model's text, each token predicted by the policy at the same context.",
 }
+
+
+_ENDED = {
+    "end token": "ended by itself", "length": "at its full length", "stopped": "stopped",
+    "forced": "scored",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -137,6 +144,34 @@ def strip_spec(shown: Generation, side: Side, form: Form, colour: Colour) -> Fig
 def shown_tokens(shown: Generation, side: Side, form: Form) -> list[dict[str, Any]]:
     """Return a side's tokens in a form; the dense model has one text for both."""
     return side.tokens.get("free" if side.number == DENSE else form, [])
+
+
+def summary(shown: Generation, side: Side, form: Form) -> str:
+    """Return a side's speed, density, mean KL and divergence, as far as they are known."""
+    tokens = shown_tokens(shown, side, form)
+    used: Form = "free" if side.number == DENSE else form
+    end = side.ends.get(used)
+    parts = [counted(len(tokens), "token")]
+    if end is not None:
+        parts[0] += f", {_ENDED[end.ended]}"
+        if end.tokens_per_s is not None:
+            parts.append(f"{end.tokens_per_s:.1f} tokens/s measured ({side.execution})")
+    elif (rate := side.rate(used)) is not None:
+        parts.append(f"{rate:.1f} tokens/s so far ({side.execution})")
+    density = side.mean("mlp_density", used) if end is None else end.mlp_density
+    if density is not None:
+        parts.append(f"MLP density {density:.3f}")
+    if end is not None and "miss_rate" in end.counted:
+        parts.append(f"miss rate {end.counted['miss_rate'][0]:.3f} simulated")
+        parts.append(f"{end.counted['experts_per_token'][0]:.3g} experts a token and layer")
+    if end is not None and "hit_rate" in end.counted:
+        parts.append(f"hit rate {end.counted['hit_rate'][0]:.3f}")
+    if side.number != DENSE:
+        if (kl := side.mean("kl", used)) is not None:
+            parts.append(f"mean KL {kl:.3f} nats")
+        if form == "free" and (place := shown.divergence(side)) is not None:
+            parts.append(f"differs from token {place + 1} on")
+    return " · ".join(parts)
 
 
 def visible(text: str) -> str:

@@ -15,6 +15,7 @@ from backend.figures.generations import (
     shown_tokens,
     side_label,
     strip_spec,
+    summary,
     visible,
 )
 from backend.figures.heat_map import ColourScale
@@ -24,7 +25,8 @@ from backend.figures.spec import FigureSpec
 from backend.figures.tables.latex import latex_escape
 from backend.figures.token_strip import TokenStrip
 from backend.generations.request import DENSE
-from backend.results.generations import Form, Generation
+from backend.results.generations import Form, Generation, Side
+from backend.results.queries import StoredRun
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
@@ -40,17 +42,17 @@ pre {{ white-space: pre-wrap; overflow-wrap: anywhere; }}
 
 def specs_of(shown: Generation, form: Form, colour: Colour) -> list[FigureSpec]:
     """Return a strip a side that has tokens in this form, dense first."""
-    return [strip_spec(shown, side, form, colour) for side in shown.sides if shown_tokens(shown, side, form)]
+    return [strip_spec(shown, side, form, colour) for side in _with_tokens(shown, form)]
 
 
-def to_html(shown: Generation, form: Form, colour: Colour, asked: dict[str, Any]) -> bytes:
+def to_html(shown: Generation, form: Form, colour: Colour, run: StoredRun) -> bytes:
     """Return the strips as one static HTML file; hovering over a token tells its value.
 
     Args:
         shown: The generation.
         form: Own texts, or the dense model's.
         colour: What colours the tokens.
-        asked: The settings it was made with.
+        run: Its run.
     """
     parts = [
         f"<h1>{html.escape(shown.model)}</h1>",
@@ -58,10 +60,12 @@ def to_html(shown: Generation, form: Form, colour: Colour, asked: dict[str, Any]
         f"<p>{html.escape(note_of(shown, form))}</p>",
         legend_html(colour.scale),
     ]
-    for spec in specs_of(shown, form, colour):
+    for side, spec in zip(_with_tokens(shown, form), specs_of(shown, form, colour), strict=True):
         assert spec.strip is not None
-        parts += [f"<h2>{html.escape(spec.title)}</h2>", strip_html(spec.strip)]
-    parts.append(f"<h2>Settings</h2><pre>{html.escape(json.dumps(asked, indent=1, sort_keys=True))}</pre>")
+        parts.append(f"<h2>{html.escape(side_label(side))}</h2>")
+        parts += [f"<p>{html.escape(summary(shown, side, form))}</p>", strip_html(spec.strip)]
+    made = {"run": run.run_id, "settings": run.spec, "made with": _made_with(run)}
+    parts.append(f"<h2>Made by</h2><pre>{html.escape(json.dumps(made, indent=1, sort_keys=True))}</pre>")
     return _PAGE.format(title="Generations", body="\n".join(parts)).encode()
 
 
@@ -102,11 +106,12 @@ def to_latex(shown: Generation, form: Form, colour: Colour) -> bytes:
         r"% Needs \usepackage{xcolor}. Each token stands on the colour of its value.",
         r"\providecommand{\tok}[3]{{\setlength{\fboxsep}{1pt}\colorbox[RGB]{#1}{\strut\color[HTML]{#2}#3}}\allowbreak}",
     ]
-    for spec in specs_of(shown, form, colour):
+    for side, spec in zip(_with_tokens(shown, form), specs_of(shown, form, colour), strict=True):
         strip = spec.strip
         assert strip is not None
         low, high = limits(strip.scale, [strip.values])
-        lines += ["", r"\paragraph{" + latex_escape(f"{spec.title}. {_ends_in_words(colour.scale)}") + "}"]
+        said = f"{_ends_in_words(colour.scale)}; {summary(shown, side, form)}"
+        lines += ["", rf"\paragraph{{{latex_escape(side_label(side))}.}} {latex_escape(said)}.\par"]
         lines.append(r"{\raggedright\ttfamily\small")
         for token, value in zip(strip.tokens, strip.values, strict=True):
             text = latex_escape(token.replace("\n", "").replace("\t", " ")).replace(" ", "~")
@@ -126,18 +131,12 @@ def to_png(shown: Generation, form: Form, colour: Colour) -> bytes:
     return drawn(PaperFigure.of(*specs_of(shown, form, colour), title="Generations"), "png")
 
 
-def to_json(shown: Generation, asked: dict[str, Any], status: str) -> bytes:
-    """Return everything that is stored of a generation.
-
-    Args:
-        shown: The generation.
-        asked: The settings it was made with.
-        status: Of its run.
-    """
-    return (json.dumps(as_record(shown, asked, status), allow_nan=False) + "\n").encode()
+def to_json(shown: Generation, run: StoredRun) -> bytes:
+    """Return everything that is stored of a generation, and with what its run made it."""
+    return (json.dumps(as_record(shown, run), allow_nan=False) + "\n").encode()
 
 
-def as_record(shown: Generation, asked: dict[str, Any], status: str) -> dict[str, Any]:
+def as_record(shown: Generation, run: StoredRun) -> dict[str, Any]:
     """Return everything that is stored of a generation as plain values; arguments as for :func:`to_json`."""
     sides = [
         {
@@ -148,7 +147,13 @@ def as_record(shown: Generation, asked: dict[str, Any], status: str) -> dict[str
         }
         for side in shown.sides
     ]
-    return {**asdict(shown), "sides": sides, "status": status, "settings": asked}
+    return {
+        **asdict(shown),
+        "sides": sides,
+        "status": run.status,
+        "settings": run.spec,
+        "made_with": _made_with(run),
+    }
 
 
 def for_the_command_line(shown: Generation) -> dict[str, Any]:
@@ -188,6 +193,15 @@ def for_the_command_line(shown: Generation) -> dict[str, Any]:
         "first_divergence": shown.divergence(side),
         "dense_text": shown.sides[DENSE].text("free"),
     }
+
+
+def _with_tokens(shown: Generation, form: Form) -> list[Side]:
+    return [side for side in shown.sides if shown_tokens(shown, side, form)]
+
+
+def _made_with(run: StoredRun) -> dict[str, Any]:
+    """Return a run's commit, packages and machine, without its process."""
+    return {name: value for name, value in run.provenance.items() if name != "process"}
 
 
 def _ends_in_words(scale: ColourScale) -> str:

@@ -21,9 +21,9 @@ def exports(opened: OpenStore, shown: Generation, run: StoredRun, form: Form, co
     if run.status in UNFINISHED or not any(shown_tokens(shown, side, form) for side in shown.sides):
         return
     files: list[tuple[str, str, str, Callable[[], bytes]]] = [
-        ("HTML", "html", "text/html", lambda: strip_files.to_html(shown, form, colour, run.spec)),
+        ("HTML", "html", "text/html", lambda: strip_files.to_html(shown, form, colour, run)),
         ("JSON, everything", "json", "application/json",
-         lambda: strip_files.to_json(shown, run.spec, run.status)),
+         lambda: strip_files.to_json(shown, run)),
         ("LaTeX", "tex", "application/x-tex", lambda: strip_files.to_latex(shown, form, colour)),
         ("PNG, 300 dpi", "png", "image/png", lambda: strip_files.to_png(shown, form, colour)),
     ]  # fmt: skip

@@ -17,6 +17,7 @@ from backend.figures.generations import (
     note_of,
     shown_tokens,
     side_label,
+    summary,
     visible,
 )
 from backend.generations.request import DENSE
@@ -35,7 +36,7 @@ from pages._shared.generation_asked import (
 )
 from pages._shared.generation_detail import show_token
 from pages._shared.generation_exports import exports
-from pages._shared.generation_words import shown_strip, summary
+from pages._shared.generation_words import shown_strip
 from pages._shared.run_progress import UNFINISHED, run_now, status_badge
 from pages._shared.store import OpenStore
 from pages._shared.token_colours import colour_control

@@ -1,4 +1,4 @@
-"""What is said of a token and of a side, in words and colours."""
+"""What a strip says of a token, in words and colours."""
 
 from __future__ import annotations
 
@@ -8,16 +8,9 @@ from typing import Any
 
 from backend.figures.drawing.scales import colour_at, ink_on, limits, rgb_text
 from backend.figures.drawing.text import short
-from backend.figures.generations import Colour, shown_tokens, visible
-from backend.generations.request import DENSE
-from backend.results.generations import Form, Generation, Side, value_of
+from backend.figures.generations import Colour, visible
+from backend.results.generations import Side, value_of
 from pages._shared.token_strip import ShownToken, packed
-
-_ENDED = {
-    "end token": "ended by itself", "length": "at its full length", "stopped": "stopped",
-    "forced": "scored",
-}  # fmt: skip
-
 
 _SHADES = 256
 
@@ -26,7 +19,7 @@ def shown_strip(tokens: list[dict[str, Any]], side: Side, colours: Sequence[Colo
     """Return what a strip shows of tokens, in every colour, as the browser gets it."""
     looks = [_looks(tokens, colour) for colour in colours]
     shown = [
-        ShownToken(visible(token["text"]).replace("\n", "↵\n") or "⋯", about(token, side), each)
+        ShownToken(visible(token["text"]).replace("\n", "↵\n") or "⋯", about(token, side), tuple(each))
         for token, *each in zip(tokens, *looks, strict=True)
     ]
     return packed(shown, [colour.scale.label for colour in colours])
@@ -82,31 +75,3 @@ def _reference(side: Side) -> str:
 
 def _kl(side: Side) -> str:
     return "KL(original‖policy)" if side.execution == "routed" else "KL(dense‖sparse)"
-
-
-def summary(shown: Generation, side: Side, form: Form) -> str:
-    """Return a side's speed, density, mean KL and divergence, as far as they are known."""
-    tokens = shown_tokens(shown, side, form)
-    used: Form = "free" if side.number == DENSE else form
-    end = side.ends.get(used)
-    parts = [f"{len(tokens):,} tokens"]
-    if end is not None:
-        parts[0] += f", {_ENDED[end.ended]}"
-        if end.tokens_per_s is not None:
-            parts.append(f"{end.tokens_per_s:.1f} tokens/s measured ({side.execution})")
-    elif (rate := side.rate(used)) is not None:
-        parts.append(f"{rate:.1f} tokens/s so far ({side.execution})")
-    density = side.mean("mlp_density", used) if end is None else end.mlp_density
-    if density is not None:
-        parts.append(f"MLP density {density:.3f}")
-    if end is not None and "miss_rate" in end.counted:
-        parts.append(f"miss rate {end.counted['miss_rate'][0]:.3f} simulated")
-        parts.append(f"{end.counted['experts_per_token'][0]:.3g} experts a token and layer")
-    if end is not None and "hit_rate" in end.counted:
-        parts.append(f"hit rate {end.counted['hit_rate'][0]:.3f}")
-    if side.number != DENSE:
-        if (kl := side.mean("kl", used)) is not None:
-            parts.append(f"mean KL {kl:.3f} nats")
-        if form == "free" and (place := shown.divergence(side)) is not None:
-            parts.append(f"differs from token {place + 1} on")
-    return " · ".join(parts)

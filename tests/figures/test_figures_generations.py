@@ -6,6 +6,7 @@ import html
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -15,8 +16,9 @@ from backend.figures import strip_files
 from backend.figures.generations import SCORES, colours_of, strip_spec, visible
 from backend.figures.recipes import FigureRecipe, Stored
 from backend.home import Home
-from backend.results import Store
+from backend.results import Store, queries
 from backend.results.generations import Generation, generation
+from backend.results.queries import StoredRun
 from tests.pages.generation_samples import EVIL, RUN, WORDS, write_generation
 
 KL = SCORES[0]
@@ -37,6 +39,13 @@ def shown(store: Store) -> Generation:
     return found
 
 
+@pytest.fixture
+def run(store: Store) -> StoredRun:
+    found = queries.run(store, RUN)
+    assert found is not None
+    return replace(found, provenance={"commit": "abc", "packages": {"torch": "2"}, "process": {"pid": 1}})
+
+
 class Words(HTMLParser):
     """Collects elements and what a reader sees."""
 
@@ -52,21 +61,25 @@ class Words(HTMLParser):
         self.seen.append(data)
 
 
-def test_the_static_page_holds_every_text_escaped(shown: Generation) -> None:
-    content = strip_files.to_html(shown, "free", KL, {"note": EVIL}).decode()
+def test_the_static_page_holds_every_text_escaped(shown: Generation, run: StoredRun) -> None:
+    content = strip_files.to_html(shown, "free", KL, run).decode()
     page = Words()
     page.feed(content)
     assert "img" not in page.tags
     assert "b" not in page.tags
     assert "".join(WORDS) in "".join(page.seen)
     assert visible(EVIL) in "".join(page.seen)
+    assert "tokens/s measured (gathered)" in content
+    assert RUN in content
+    assert '"commit": "abc"' in html.unescape(content)
     assert re.search(r'<span style="background:rgb\(\d+,\d+,\d+\);color:#[0F]{6}" title="0.1">', content)
 
 
-def test_json_holds_everything_and_is_finite(shown: Generation) -> None:
-    said = json.loads(strip_files.to_json(shown, {"seed": 1}, "done"))
+def test_json_holds_everything_and_is_finite(shown: Generation, run: StoredRun) -> None:
+    said = json.loads(strip_files.to_json(shown, run))
     assert said["prompt"] == EVIL
-    assert said["settings"] == {"seed": 1}
+    assert (said["status"], said["settings"]["temperature"]) == ("done", 0.7)
+    assert said["made_with"] == {"commit": "abc", "packages": {"torch": "2"}}
     side = said["sides"][1]
     assert side["label"] == "DIP · density 0.5"
     assert side["first_divergence"] == 3
@@ -79,6 +92,8 @@ def test_latex_is_escaped_and_each_token_has_its_colour(shown: Generation) -> No
     assert r"~\textless{}b\textgreater{}is" in tex
     assert tex.count(r"\tok{") == 2 * 4  # each token of two sides that has letters
     assert r"\paragraph{DIP" in tex
+    assert tex.count("KL(dense") == 2 * 1  # the heading of each side says it once
+    assert "tokens/s measured (gathered)" in tex
 
 
 @pytest.mark.tex

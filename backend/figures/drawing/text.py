@@ -28,6 +28,11 @@ def short(value: float) -> str:
     return (text if "e" not in text else f"{value:.1e}").replace("-", "−")
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things: "1 token", "1,024 tokens"."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def letter_of(place: int) -> str:
     """Return a panel's letter: a, b, …, z, aa, ab, …"""
     first, last = divmod(place, 26)
