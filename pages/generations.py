@@ -11,7 +11,7 @@ import streamlit as st
 from backend.figures.generations import visible
 from backend.results import queries
 from backend.results.generations import generation_runs
-from pages._shared.generation_asked import show_run, shown_run
+from pages._shared.generation_asked import chosen_token, show_run, shown_run
 from pages._shared.generation_form import form_section
 from pages._shared.generation_list import list_form, ranking_section
 from pages._shared.generation_view import view_section
@@ -57,6 +57,11 @@ def _picker(runs: pd.DataFrame) -> str:
     if asked and asked not in ids:
         st.warning(
             f"The address asks for the generation {quoted(asked)}, which there is not; the newest is shown.",
+            icon=":material/link_off:",
+        )
+    elif not asked and chosen_token() is not None:
+        st.warning(
+            "The address names a token but no generation; it is looked for in the newest.",
             icon=":material/link_off:",
         )
     shown = asked if asked in ids else ids[0]

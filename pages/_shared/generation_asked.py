@@ -33,6 +33,11 @@ def show_run(run: str, prompt: int = 0) -> None:
     st.query_params.pop(TOKEN_KEY, None)
 
 
+def name_run(run: str) -> None:
+    """Have the address name a run if it names none: what else it says is said of that one."""
+    st.query_params.setdefault(ADDRESS_KEY, run)
+
+
 def chosen_token() -> tuple[int, int] | None:
     """Return side and place of the token that the address names ("1.17"), None for none."""
     side, dot, place = str(st.query_params.get(TOKEN_KEY, "")).partition(".")
@@ -40,20 +45,23 @@ def chosen_token() -> tuple[int, int] | None:
     return (int(side), int(place) - 1) if good else None
 
 
-def choose_token(side: int, place: int) -> None:
-    """Make a side's token the chosen one."""
+def choose_token(run: str, side: int, place: int) -> None:
+    """Make a token of a run's side the chosen one."""
+    st.query_params[ADDRESS_KEY] = run
     st.query_params[TOKEN_KEY] = f"{side}.{place + 1}"
 
 
-def choose_colour(name: str) -> None:
-    """Make a colouring the one that the address names."""
+def choose_colour(run: str, name: str) -> None:
+    """Make a colouring of a run the one that the address names."""
+    st.query_params[ADDRESS_KEY] = run
     st.query_params[COLOUR_KEY] = name
 
 
 def shown_prompt(count: int) -> int:
-    """Return the number of the prompt that the address names, from 0."""
+    """Return the number of the prompt that the address names, from 0; the first for one that there is not."""
     given = str(st.query_params.get(PROMPT_KEY, "1"))
-    return min(max(1, int(given)), max(1, count)) - 1 if given.isdecimal() and len(given) < 6 else 0
+    number = int(given) if given.isdecimal() and len(given) < 6 else 1
+    return number - 1 if 1 <= number <= count else 0
 
 
 def asked_last() -> str | None:

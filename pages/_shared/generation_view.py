@@ -27,11 +27,14 @@ from backend.results.queries import StoredRun
 from pages._shared.address import Address, place
 from pages._shared.generation_asked import (
     COLOUR_KEY,
+    PROMPT_KEY,
     choose_colour,
     choose_token,
     chosen_token,
+    name_run,
     show_run,
     shown_prompt,
+    shown_run,
     stop,
 )
 from pages._shared.generation_detail import show_token
@@ -61,6 +64,8 @@ def _view(opened: OpenStore, run_id: str, unfinished: bool) -> None:
     address = Address()
     prompts = prompts_in(opened.store, run_id)
     item = shown_prompt(len(prompts))
+    if prompts and not unfinished:
+        address.check_number(PROMPT_KEY, "prompt", 1, len(prompts))
     with place():
         _state(opened, run)
     with place():
@@ -68,6 +73,8 @@ def _view(opened: OpenStore, run_id: str, unfinished: bool) -> None:
             _prompt_picker(run_id, prompts, item)
     found: _Read | None = _read(opened, str(opened.home.root), opened.store.version, run_id, item)
     if found is None:
+        if run.status == "cancelled":
+            st.info("Stopped before a token was written.", icon=":material/stop:")
         return
     shown = found.shown
     _prompt(shown, run.spec)
@@ -75,10 +82,16 @@ def _view(opened: OpenStore, run_id: str, unfinished: bool) -> None:
         chosen = address.segments("Compare", list(FORMS.values()), "form", default=FORMS["free"])
         form: Form = next(name for name, title in FORMS.items() if title == chosen)
         first = _pages(address, shown, form)
+    if any(key in st.query_params for key in ("form", "tokens")):
+        name_run(run_id)
     by = address.named("Colour by", [each.scale.label for each in found.colours], COLOUR_KEY)
     colour = next(each for each in found.colours if each.scale.label == by)
     colour_control(
-        "Colour by", [each.scale for each in found.colours], by, "generation_colour", on_choose=choose_colour
+        "Colour by",
+        [each.scale for each in found.colours],
+        by,
+        "generation_colour",
+        on_choose=partial(choose_colour, run_id),
     )
     _strips(found, form, first, run)
     st.caption(f"{note_of(shown, form)} {_order_note(run.spec, is_routed(shown))}")
@@ -156,12 +169,15 @@ def _sentence(opened: OpenStore, run: StoredRun) -> str:
 
 
 def _prompt_picker(run_id: str, prompts: list[str], item: int) -> None:
-    def choose() -> None:
-        show_run(run_id, int(st.session_state["generation_item"]))
+    key = f"generation_item_{run_id}"
 
-    st.session_state["generation_item"] = item
+    def choose() -> None:
+        if shown_run() in ("", run_id):  # a control that goes away with its run also tells a change
+            show_run(run_id, int(st.session_state[key]))
+
+    st.session_state[key] = item
     st.selectbox(
-        "Prompt of the list", range(len(prompts)), key="generation_item", on_change=choose,
+        "Prompt of the list", range(len(prompts)), key=key, on_change=choose,
         format_func=lambda place: f"{place + 1}. {' '.join(visible(prompts[place]).split())[:90]}",
     )  # fmt: skip
 
@@ -217,7 +233,7 @@ def _strip(found: _Read, side: Side, form: Form, first: int, run: StoredRun) -> 
         selected=place if number == side.number else None,
         marked=found.shown.divergence(side) if form == "free" and side.number != DENSE else None,
         nothing=side.no_text if form == "free" and side.no_text else _nothing(run, form),
-        on_choose=partial(choose_token, side.number),
+        on_choose=partial(choose_token, found.shown.run_id, side.number),
     )
 
 

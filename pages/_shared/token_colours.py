@@ -46,8 +46,11 @@ export default function ({ parentElement, data, setTriggerValue }) {
     select.replaceChildren(...names.map((name) => new Option(name, name)));
   }
   // What the server says counts when it is news, not when it answers a choice made here: another may have
-  // been made since.
-  if (data.chosen !== box.told) {
+  // been made since. It may answer several at once: none is open when it says what is chosen.
+  if (data.chosen === select.value) {
+    box.told = data.chosen;
+    box.sent = [];
+  } else if (data.chosen !== box.told) {
     box.told = data.chosen;
     const answered = box.sent.indexOf(data.chosen);
     if (answered < 0) select.value = data.chosen;

@@ -71,6 +71,14 @@ def badge(page: Page, status: str) -> None:
     expect(page.locator(".stMarkdownBadge").get_by_text(status)).to_be_visible(timeout=PATIENCE)
 
 
+def two_prompts(home: Home, folder: Path) -> str:
+    """Write a list of two texts; return its run."""
+    said = {"model": str(folder), "prompts": ("abc", "def"), "style": "raw", "max_tokens": 8}
+    run = client.submit(home, GenerationRequest.parse(said, "test"), "prompts")
+    ended(home, run)
+    return run
+
+
 def ended(home: Home, run: str) -> None:
     until(lambda: of_kind(RunFolder.open(home, run), "run_finished"))
 
@@ -184,6 +192,15 @@ def test_a_colour_is_there_at_once_stays_and_stands_in_the_address(
     token = page.get_by_role("listbox").nth(1).get_by_role("option").nth(3)
     assert token.evaluate("token => token.style.background") == rank
     expect(page.get_by_role("listbox", name="coloured by Rank under dense")).to_have_count(2)
+    control.evaluate(NOW, "MLP density")  # there and back before the server can answer
+    control.evaluate(NOW, "Rank under dense, log10")
+    settle(page)
+    page.wait_for_url(re.compile("colour=Rank"))
+    page.go_back()
+    settle(page)
+    expect(control).not_to_have_value("Rank under dense, log10")
+    page.go_forward()
+    expect(control).to_have_value("Rank under dense, log10")
     control.focus()
     page.keyboard.press("ArrowDown")  # several at once: the server's answers come late and in between
     page.keyboard.press("ArrowUp")
@@ -202,17 +219,27 @@ def test_a_colour_is_there_at_once_stays_and_stands_in_the_address(
 def test_the_address_follows_the_controls_of_another_text(live: Visit, home: Home, long_folder: Path) -> None:
     single = submitted(home, long_folder, "abc", 8)
     ended(home, single)
-    request = GenerationRequest.parse(
-        {"model": str(long_folder), "prompts": ("abc", "def"), "style": "raw", "max_tokens": 8}, "test"
-    )
-    several = client.submit(home, request, "prompts")
-    ended(home, several)
+    several = two_prompts(home, long_folder)
     page = live.open("generations", generation=single)
     page.get_by_role("combobox", name="Generation").click()
     page.get_by_role("option", name=re.compile("^2 prompts")).click()
     settle(page)
     page.get_by_role("radio", name="Forced on the reference's text").click(force=True)
     page.wait_for_url(re.compile(r"form=Forced.*generation=" + several))
+
+
+def test_the_address_stays_with_a_new_text_that_waits(live: Visit, home: Home, long_folder: Path) -> None:
+    several = two_prompts(home, long_folder)
+    held(home, long_folder, "abc", 2_000)
+    page = live.open("generations", generation=several)
+    page.get_by_role("button", name="Generate", exact=True).click()
+    page.wait_for_function(f"!location.search.includes('{several}')")
+    badge(page, "queued")
+    page.wait_for_timeout(3_000)  # what comes late must not bring the list back
+    assert several not in page.url
+    page.reload()
+    settle(page)
+    badge(page, "queued")
 
 
 def test_a_worker_killed_in_the_middle_leaves_its_text_and_a_sentence(

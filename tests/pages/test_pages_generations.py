@@ -142,6 +142,18 @@ def test_a_token_that_is_not_there_is_said(home: Home, open_page: Open, token: s
     assert not page.exception
 
 
+def test_a_token_without_a_generation_is_looked_for_in_the_newest(home: Home, open_page: Open) -> None:
+    assert "names a token but no generation" in open_page("generations", token="1.4").warning[0].value
+    assert not open_page("generations", token="1.4", generation=RUN).warning
+
+
+def test_a_choice_names_its_generation_too(home: Home, open_page: Open) -> None:
+    page = open_page("generations")
+    assert "generation" not in page.query_params
+    page.radio(key="form").set_value("Forced on the reference's text").run()
+    assert page.query_params["generation"] == RUN
+
+
 @pytest.mark.parametrize("token", ["1", "a.b", "-1.2", "1.²", "9" * 9 + ".1"])
 def test_what_is_no_token_is_none(home: Home, open_page: Open, token: str) -> None:
     page = open_page("generations", token=token)
@@ -272,8 +284,21 @@ def test_a_bad_address_is_a_sentence_and_the_default(
 
 
 @pytest.mark.parametrize("number", ["0", "99", "x", "²", "-1"])
-def test_a_prompt_that_there_is_not_is_the_nearest(home: Home, open_page: Open, number: str) -> None:
-    assert not open_page("generations", generation=RUN, prompt=number).error
+def test_a_prompt_that_there_is_not_is_said_and_the_first(home: Home, open_page: Open, number: str) -> None:
+    page = open_page("generations", generation=RUN, prompt=number)
+    assert "it must be a number from 1 to 2" in page.warning[0].value
+    assert page.selectbox(key=f"generation_item_{RUN}").value == 0
+    assert not page.error
+
+
+def test_a_generation_stopped_in_the_queue_says_so(home: Home, open_page: Open) -> None:
+    other = "20260104-000000-generation-0003"
+    write_generation(home, other, status="cancelled", prompts=("x",))
+    folder = home.runs / other
+    lines = (folder / "events.jsonl").read_text().splitlines(keepends=True)
+    (folder / "events.jsonl").write_text(lines[0] + lines[-1])
+    page = open_page("generations", generation=other)
+    assert "Stopped before a token was written." in [info.value for info in page.info]
 
 
 def test_a_long_text_is_shown_in_parts(empty_home: Home, open_page: Open) -> None:
