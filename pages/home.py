@@ -71,7 +71,10 @@ def _last_runs(table: pd.DataFrame) -> None:
         {
             "Run": last["run_id"],
             "Status": last["status"],
-            "Cells": [f"{d} of {p or d}" for d, p in zip(last["done"], last["planned"], strict=True)],
+            "Cells": [
+                f"{done} of {planned or done}" if planned or done else "–"
+                for done, planned in zip(last["done"], last["planned"], strict=True)
+            ],
             "Asked for": [ago(moment) for moment in last["created_at"]],
         }
     )

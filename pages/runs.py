@@ -108,6 +108,9 @@ def _downloads(opened: OpenStore, run: StoredRun) -> None:
 def _log(opened: OpenStore, run: StoredRun) -> None:
     events = queries.events(opened.store, run.run_id, last=400)
     events = events[~events["kind"].isin(_NOISE)].tail(100)
+    if events.empty:
+        st.caption("Nothing is logged yet." if run.source == "local" else "Bundles bring no log along.")
+        return
     said = [_line(str(row.kind), json.loads(str(row.payload))) for row in events.itertuples()]
     table = pd.DataFrame({"UTC": events["at"].dt.strftime("%H:%M:%S"), "Event": said}).iloc[::-1]
     st.dataframe(table, hide_index=True, height=260, alt="Log, the last event first", key="log")

@@ -191,8 +191,8 @@ class FigureSpec(Record):
         frame = pd.DataFrame(rows, columns=columns)
         return frame.astype({"x_stderr": "float64", "y_stderr": "float64"})
 
-    def csv(self) -> bytes:
-        """Return the figure's data as CSV, under the axes' titles."""
+    def titled_frame(self) -> pd.DataFrame:
+        """Return the figure's data under the axes' titles."""
         titles = {"x": self.x.title, "y": self.y.title}
         titles |= {f"{axis}_stderr": f"{title}, standard error" for axis, title in titles.items()}
         if self.strip is not None:
@@ -200,7 +200,11 @@ class FigureSpec(Record):
         if self.heat is not None:
             named = {"row": self.y.title, "column": self.x.title, "value": self.heat.scale.title}
             titles = {key: title or key for key, title in named.items()}
-        return self.frame().rename(columns=titles).to_csv(index=False, lineterminator="\n").encode()
+        return self.frame().rename(columns=titles)
+
+    def csv(self) -> bytes:
+        """Return the figure's data as CSV, under the axes' titles."""
+        return self.titled_frame().to_csv(index=False, lineterminator="\n").encode()
 
     def _heat_alt(self, heat: HeatMap) -> str:
         known = [value for row in heat.values for value in row if value is not None]

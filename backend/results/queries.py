@@ -90,7 +90,7 @@ def runs(store: Store) -> pd.DataFrame:
 
     Columns: run_id, name, kind, status, source, created_at, started_at, finished_at, message, and the numbers
     of cells: planned, measured (by this run), found (of earlier runs, or of this one before it was resumed),
-    done (measured or found, each once), failed.
+    done (measured or found, each once; a bundle brings no log along: there, what is stored of them), failed.
     """
     return store.frame(
         """
@@ -98,7 +98,10 @@ def runs(store: Store) -> pd.DataFrame:
         ended AS (
             SELECT run_id, count(*) AS done FROM (
                 SELECT run_id, cell_id FROM results
-                UNION SELECT run_id, cell_id FROM events WHERE kind = 'cell_found')
+                UNION SELECT run_id, cell_id FROM events WHERE kind = 'cell_found'
+                UNION SELECT run_id, cell_id FROM (
+                    SELECT run_id, unnest(from_json(planned, '["VARCHAR"]')) AS cell_id FROM runs
+                    WHERE source <> 'local') SEMI JOIN results USING (cell_id))
             GROUP BY run_id),
         outcome AS (
             SELECT e.run_id,

@@ -53,7 +53,8 @@ def show_figure(
     with st.container(horizontal=True, vertical_alignment="center", key=f"{key}_below"):
         with st.popover("Data", icon=":material/table:", key=f"{key}_data", on_change="rerun") as data:
             if data.open:
-                st.dataframe(spec.frame(), hide_index=True, alt=f"Data of the figure: {spec.title}")
+                known = spec.titled_frame().dropna(axis=1, how="all")
+                st.dataframe(known, hide_index=True, width=640, alt=f"Data of the figure: {spec.title}")
         with st.popover(
             "Export", icon=":material/download:", key=f"{key}_export", on_change="rerun"
         ) as export:

@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from backend.figures import point_label
+from backend.figures.drawing.text import counted
 from backend.results import queries
 from backend.results.queries import StoredRun
 from pages._shared.store import OpenStore
@@ -40,13 +41,18 @@ def _card(opened: OpenStore, row: pd.Series, run: StoredRun | None) -> None:
         {
             "Metric": [_words(m["metric"]) for m in measured],
             "Value": [_number(m["value"]) for m in measured],
-            "± stderr": [_number(m["stderr"]) for m in measured],
-            "n": [f"{m['n']:,}" if m["n"] else "–" for m in measured],
-            "Unit": [m["unit"] or "–" for m in measured],
             "How": [m["how"] for m in measured],
+            "± stderr": [_number(m["stderr"]) for m in measured],
+            "Unit": [m["unit"] or "–" for m in measured],
+            "n": [f"{m['n']:,}" if m["n"] else "–" for m in measured],
         }
     )
     st.dataframe(table, hide_index=True, alt="Everything measured", key=f"card_{row['cell_id']}")
+    if any(m["metric"] == "perplexity" for m in measured):
+        st.caption(
+            "± of NLL and perplexity is from window to window of the text, unpaired; that of ΔNLL is paired "
+            "with dense, and it is the one that curves and tables show on perplexity."
+        )
     for name, value in _facts(row, run).items():
         if name.startswith("run: "):
             st.caption(f"{name.removeprefix('run: ').capitalize()}: {value}")
@@ -77,12 +83,17 @@ def _facts(row: pd.Series, run: StoredRun | None) -> dict[str, str]:
         "run": row["run_id"],
         "commit": (provenance.get("commit") or "unknown")[:12],
         "packages": ", ".join(f"{name} {version}" for name, version in packages.items()) or "unknown",
-        "device": f"{provenance.get('device', 'unknown')}, {provenance.get('threads', '?')} threads",
+        "device": f"{provenance.get('device', 'unknown')}, {_threads(provenance)}",
         "processor": provenance.get("machine", {}).get("processor", "unknown"),
     }
     return {key: str(value) for key, value in said.items()} | {
         f"run: {key}": str(v) for key, v in made.items()
     }
+
+
+def _threads(provenance: dict[str, Any]) -> str:
+    known = provenance.get("threads")
+    return "? threads" if known is None else counted(int(known), "thread")
 
 
 def _unique(row: pd.Series, rows: list[pd.Series]) -> str:
@@ -92,7 +103,8 @@ def _unique(row: pd.Series, rows: list[pd.Series]) -> str:
 
 
 def _words(metric: str) -> str:
-    return metric.replace("_", " ").replace("delta nll", "ΔNLL").replace("nll", "NLL").replace("kl", "KL")
+    words = metric.replace("_", " ").replace("delta nll", "ΔNLL").replace("nll", "NLL").replace("kl", "KL")
+    return words.replace("mlp", "MLP")
 
 
 def _number(value: float | None) -> str:

@@ -109,8 +109,12 @@ def budget_section(chosen: Chosen, methods: tuple[str, ...], cost: str) -> None:
     if usable:
         best = lowest(usable, cost, chosen.points)
         goes = "fastest" if cost == SPEED else "lowest"
+        said = _timed(chosen.points).get(best.cell)
+        value = metric.show(best.x) if said is None or cost != SPEED else said.speed
+        unit = f" {metric.unit}" if "/" in metric.unit else ""
+        beside = f" ({said.speedup} of dense in the same run)" if said is not None and cost == SPEED else ""
         st.markdown(
-            f"**{best.curve.label}** goes {goes}: {metric.label} **{metric.show(best.x)}** at "
+            f"**{best.curve.label}** goes {goes}: {metric.label} **{value}**{unit}{beside} at "
             f"{as_rise(best.delta_nll)} perplexity."
         )
     else:
@@ -118,7 +122,7 @@ def budget_section(chosen: Chosen, methods: tuple[str, ...], cost: str) -> None:
     rows = chosen.points[["cell_id", "policy", "settings"]].itertuples(index=False)
     names = {str(cell): point_label(str(policy), str(settings)) for cell, policy, settings in rows}
     st.dataframe(
-        pd.DataFrame([_budget_row(feasible, metric, names) for feasible in found]),
+        pd.DataFrame([_budget_row(each, metric, names, _timed(chosen.points)) for each in found]),
         hide_index=True,
         key="budget_table",
         alt=f"Each method's cheapest point within {budget:g} % of dense perplexity",
@@ -203,11 +207,23 @@ def _how(reading: MethodReading, metric: Metric) -> str:
     return f"measured at {metric.show(reading.x)}" if reading.state == "measured" else reading.state
 
 
-def _budget_row(feasible: Feasible, metric: Metric, names: dict[str, str]) -> dict[str, str]:
+def _timed(points: pd.DataFrame) -> dict[str, Timed]:
+    """Return what is known of the latency of points, by their cells."""
+    rows = points[points[SPEED].notna()].iterrows()
+    return {str(row["cell_id"]): said for _, row in rows if (said := Timed.of(row)) is not None}
+
+
+def _budget_row(
+    feasible: Feasible, metric: Metric, names: dict[str, str], timed: dict[str, Timed]
+) -> dict[str, str]:
     arrow = "↓" if metric.better == "lower" else "↑"
+    said = timed.get(feasible.cell)
+    on_axis = metric.name == SPEED and said is not None
+    value = said.speed if on_axis and said is not None else metric.show(feasible.x)
     row = {
         "Method": feasible.curve.label,
-        f"{metric.label} {arrow}": metric.show(feasible.x) if feasible.cell else "none measured",
+        f"{metric.label} ({metric.unit}) {arrow}": value if feasible.cell else "none measured",
+        **({"Over dense ↑": "–" if said is None else said.speedup} if metric.name == SPEED else {}),
         "Rise over dense": as_rise(feasible.delta_nll),
         "Point": names.get(feasible.cell, "–"),
     }

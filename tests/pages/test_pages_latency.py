@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -36,7 +38,12 @@ def test_the_axis_of_speed_reads_latencies_out(latency_home: Home, open_page: Op
     found = read_out(page)
     assert found.loc["Gate pruning", "How"] == "not as fast"
     assert found.loc["DIP", "Rounds"] == "1 disturbed (others took up to 30 %)"
-    assert any("goes fastest" in markdown.value for markdown in page.markdown)
+    said = next(markdown.value for markdown in page.markdown if "goes fastest" in markdown.value)
+    assert re.search(r"\*\*\d+\.\d ± \d+\.\d\*\* tokens/s \(\d\.\d\d ± \d\.\d\d × of dense", said)
+    budget = next(
+        frame.value for frame in page.dataframe if "Over dense ↑" in frame.value and "Point" in frame.value
+    )
+    assert any("tokens/s" in column for column in budget.columns)
     assert not page.exception
 
 

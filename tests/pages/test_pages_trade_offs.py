@@ -115,7 +115,7 @@ def test_chosen_points_are_shown_with_what_differs(results_home: Home, open_page
     assert "run: commit" not in differing.index
     cards = [frame.value for frame in page.dataframe if "± stderr" in frame.value.columns]
     assert len(cards) == 2
-    assert {"perplexity", "ΔNLL", "KL", "mlp density"} <= set(cards[0]["Metric"])
+    assert {"perplexity", "ΔNLL", "KL", "MLP density"} <= set(cards[0]["Metric"])
     assert any("torch 0.0-test" in caption.value for caption in page.caption)
 
 

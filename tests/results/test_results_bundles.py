@@ -38,6 +38,21 @@ def test_a_run_comes_back_as_it_was_exported(store: Store, bundle: Path, tmp_pat
     assert queries.runs(store)["measured"].tolist() == [2]
 
 
+def test_a_bundle_of_found_cells_counts_what_is_stored_of_them(store: Store, tmp_path: Path) -> None:
+    other = Home.resolve(tmp_path / "other")
+    write_run(other, "first")
+    found = [event("cell_found", 21, cell=cell) for cell in ("c0", "c1")]
+    write_run(other, "second", [started(20), event("run_planned", 20, cells=["c0", "c1", "lost"]), *found])
+    with Store.open(other) as theirs:
+        theirs.ingest()
+        for run in ("first", "second"):
+            export_run(theirs, run, tmp_path / run)
+    import_bundle(store, tmp_path / "first")
+    import_bundle(store, tmp_path / "second")
+    counts = queries.runs(store).set_index("run_id")
+    assert counts.loc["second", ["planned", "measured", "done"]].tolist() == [3, 0, 2]
+
+
 def test_importing_twice_changes_nothing(store: Store, bundle: Path) -> None:
     import_bundle(store, bundle)
     before, version = content(store), store.version
