@@ -9,13 +9,13 @@ from backend.figures.headline import PAPER_DEVICE, headline_density, paper_dram_
 from backend.figures.memory import hit_figure, speed_figure, time_figure
 from backend.figures.memory_scene import Asked, Scene, is_exact, scene
 from backend.figures.memory_sources import Source
-from pages._shared.address import Address
+from pages._shared.address import Address, place
 from pages._shared.figures import show_figure
 from pages._shared.latency_section import latency_section
 from pages._shared.memory_controls import controls, preset_button
 from pages._shared.memory_data import LOADERS, headline_rows, known_sources
 from pages._shared.memory_offer import asked_runs, offer
-from pages._shared.memory_read_out import headline_table, read_out, where_from
+from pages._shared.memory_read_out import headline_table, not_as_asked, read_out, where_from
 from pages._shared.navigation import draw
 from pages._shared.store import OpenStore, open_store
 
@@ -59,6 +59,8 @@ def page() -> None:
     with right:
         shown = _scene(asked, source)
         if shown is not None:
+            with place():
+                not_as_asked(shown)
             read_out(shown)
             where_from(shown, source)
             _speed(shown)

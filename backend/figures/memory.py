@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +22,8 @@ _RULE_COLOURS = {"lru": BLUE, "lfu": ORANGE, "belady": BLACK}
 _SITE_DASHES: dict[HookSite, str] = {"mlp_in": "solid", "mlp_mid": "dash"}
 _SITE_MARKERS: dict[HookSite, str] = {"mlp_in": "circle", "mlp_mid": "square"}
 _SHARES = np.linspace(0, 1, 101)
+_SAME_DENSITY = 0.005
+"""Measured densities nearer than this are equal: whole columns only come near to a target."""
 _STATIC = ("attention", "head", "embedding", "kv", "predictor", "mlp_unmasked")
 _TIMES = (
     ("Attention, head, KV cache: DRAM", _STATIC, GREEN),
@@ -41,6 +43,7 @@ class SpeedLine:
         dram_gb: DRAM sizes. # [P]
         tokens_per_s: Tokens a second there. # [P]
         kind: "curve" where it was simulated at any size, "line" where only at the marked ones.
+        mlp_density: Measured density; None says nothing of it.
     """
 
     policy: str
@@ -48,11 +51,13 @@ class SpeedLine:
     dram_gb: Sequence[float]
     tokens_per_s: Sequence[float]
     kind: Literal["curve", "line"] = "curve"
+    mlp_density: float | None = None
 
     @classmethod
-    def of(cls, policy: str, label: str, curve: DramCurve) -> SpeedLine:
+    def of(cls, policy: str, label: str, curve: DramCurve, mlp_density: float | None = None) -> SpeedLine:
         """Return the line of a simulated curve."""
-        return cls(policy, label, curve.dram_gb.tolist(), curve.tokens_per_s.tolist())
+        sizes, speeds = curve.dram_gb.tolist(), curve.tokens_per_s.tolist()
+        return cls(policy, label, sizes, speeds, mlp_density=mlp_density)
 
 
 def speed_figure(
@@ -85,8 +90,8 @@ def speed_figure(
         y=Axis(label="Tokens per second", unit="simulated", better="higher", log=log, range=limits),
         series=(*(_speed_series(line) for line in drawn), *marks),
         baselines=(Baseline(value=dense.static_gb, label="must be resident", axis="x"),),
-        note="Simulated, memory-bound, batch one. Below the dashed line even what every token reads streams "
-        "from Flash.",
+        note="Simulated, memory-bound, batch one. Below the dashed line even what every token reads "
+        "streams from Flash." + _unequal({line.policy: line.mlp_density for line in lines}),
         provenance=Provenance(how=("simulated",)),
     )
 
@@ -105,8 +110,11 @@ def hit_figure(
         start: Caches empty or filled at each sequence's start.
         points: DIP-CA's points along the cache size.
         here: The simulation, whose caches are marked.
-        rule: Its eviction rule.
+        rule: The eviction rule asked for; where points are drawn, theirs is that of ``here``.
     """
+    rule = points[0].eviction if points else rule
+    densities = {"dip": recording.info.mlp_density} if recording is not None else {}
+    densities |= {"dip_ca": points[0].mlp_density} if points else {}
     series = []
     for eviction in RULE_TITLES if recording is not None else ():
         for site in recording.sites if recording is not None else ():
@@ -122,7 +130,7 @@ def hit_figure(
         series=tuple(series),
         note=f"Solid: columns of up and gate (inputs); dashed: columns of down (neurons). {measured} over "
         "all layers, a cache each. Open: the simulated device's mean over layers. No device can run Belady's "
-        "rule.",
+        "rule." + _unequal(densities),
         provenance=Provenance(how=("measured", "simulated"), methods=("dip",)),
     )
 
@@ -151,6 +159,15 @@ def time_figure(here: Simulation, policy: str) -> FigureSpec:
         note="Simulated. Compute takes no time: at batch one the device waits for weights.",
         provenance=Provenance(how=("simulated",), methods=(policy,)),
     )
+
+
+def _unequal(densities: Mapping[str, float | None]) -> str:
+    """Return a sentence for a note if methods are drawn at unequal measured MLP densities, "" otherwise."""
+    known = {policy: density for policy, density in densities.items() if density is not None}
+    if not known or max(known.values()) - min(known.values()) < _SAME_DENSITY:
+        return ""
+    each = ", ".join(f"{title_of(policy)} {density:.3f}" for policy, density in known.items())
+    return f" Not at equal MLP density; measured: {each}."
 
 
 def _speed_series(line: SpeedLine) -> Series:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
@@ -91,7 +92,8 @@ class Scene:
         here: Its simulation at the chosen DRAM.
         dense: Dense streaming over DRAM sizes.
         lines: Speeds over DRAM sizes.
-        recording: Plain DIP's recording at the nearest density, None without any.
+        recording: Plain DIP's recording at the nearest density; beside DIP-CA, nearest to its point's. None
+            without any.
         points: DIP-CA's stored points along the cache size.
         wanted: The exact point of DIP-CA that was asked for, None for plain DIP.
     """
@@ -132,24 +134,29 @@ def scene(asked: Asked, source: Source | None, loaders: Loaders) -> Scene | None
     size = footprint(asked.shape, asked.settings.precision, asked.settings.sequence_tokens)
     sizes = np.linspace(0.5 * size.static, size.total, _SIZES) / GB
     dense = simulator_of(asked.device, asked.shape, make_policy("dense", {}), settings=asked.settings)
-    wanted, points, recording = None, [], None
-    plain = _plain(asked, source, loaders)
-    if source is not None and (info := source.recording(asked.density)) is not None:
-        recording = loaders.recording(info)
+    wanted, point = None, None
     if asked.policy == CACHE_AWARE:
         found = _aware(asked, source)
-        if found is None or source is None:
+        if found is None:
             return None
         wanted, point = found
+    beside = asked if point is None else _beside(asked, point)
+    info = None if source is None else source.recording(beside.density)
+    recording = None if info is None else loaders.recording(info)
+    subject = _plain(beside, source, loaders)
+    lines, points = [_line(subject, beside, sizes)], []
+    if source is not None and point is not None:
         points = source.along_cache(point.density, point.gamma, point.eviction)
+        lines = [_line_through(points, point, asked), *(lines if recording is not None else [])]
         subject = from_point(point)
-        lines = [_line_through(points, point, asked)]
-        if recording is not None:
-            lines.append(_line(plain, asked, sizes))
-    else:
-        subject, lines = plain, [_line(plain, asked, sizes)]
     here = subject.simulator(asked.device, asked.shape, asked.settings).curve(asked.dram_gb).at(0)
     return Scene(asked, subject, here, dense.curve(sizes), lines, recording, points, wanted)
+
+
+def _beside(asked: Asked, point: CachePoint) -> Asked:
+    """Return what plain DIP is asked beside a stored point of DIP-CA: an equal density, rule and split."""
+    split = asked.settings.model_copy(update={"split": "uniform" if point.is_uniform else "optimised"})
+    return replace(asked, density=point.density, eviction=cast(Eviction, point.eviction), settings=split)
 
 
 def _plain(asked: Asked, source: Source | None, loaders: Loaders) -> Subject:
@@ -176,7 +183,7 @@ def _aware(asked: Asked, source: Source | None) -> tuple[Wanted, CachePoint] | N
 
 def _line(subject: Subject, asked: Asked, sizes: np.ndarray) -> SpeedLine:
     curve = subject.simulator(asked.device, asked.shape, asked.settings).curve(sizes)
-    return SpeedLine.of(PLAIN, subject.label, curve)
+    return SpeedLine.of(PLAIN, subject.label, curve, subject.mlp_density)
 
 
 def _line_through(points: list[CachePoint], near: CachePoint, asked: Asked) -> SpeedLine:
@@ -187,7 +194,7 @@ def _line_through(points: list[CachePoint], near: CachePoint, asked: Asked) -> S
         for point, size in zip(points, sizes, strict=True)
     ]
     label = f"DIP-CA, density {near.density:g}, γ {near.gamma:g}"
-    return SpeedLine(CACHE_AWARE, label, sizes, speeds, "line")
+    return SpeedLine(CACHE_AWARE, label, sizes, speeds, "line", near.mlp_density)
 
 
 def is_exact(shown: Scene) -> bool:

@@ -63,17 +63,20 @@ class Subject:
 
 def from_point(point: CachePoint) -> Subject:
     """Return a stored point of DIP-CA."""
-    cache = f"{point.input_share:.0%}"
-    if not point.is_uniform:
-        cache += f" and {point.neuron_share:.0%}"
     return Subject(
-        label=f"DIP-CA, density {point.density:g}, γ {point.gamma:g}, caches {cache}",
+        label=f"DIP-CA, density {point.density:g}, γ {point.gamma:g}, {caches_title(point)}",
         policy=point.policy,
         mlp_density=point.mlp_density,
         quality=point.quality,
         hits=point.hits,
         point=point,
     )
+
+
+def caches_title(point: CachePoint | Wanted) -> str:
+    """Return a point's caches for people: one share of the columns, or the inputs' and the neurons'."""
+    inputs, neurons = f"{point.input_share:.0%}", f"{point.neuron_share:.0%}"
+    return f"caches {inputs}" if inputs == neurons else f"caches {inputs} and {neurons}"
 
 
 def assumed(policy: Policy) -> Subject:

@@ -8,7 +8,7 @@ import streamlit as st
 from backend.figures.headline import PAPER_MEMORY_SAVED, PAPER_SPEEDUP, HeadlineRow
 from backend.figures.memory_scene import Scene, is_exact
 from backend.figures.memory_sources import CACHE_AWARE, Source, target_density
-from backend.figures.memory_subjects import cache_share_at
+from backend.figures.memory_subjects import cache_share_at, caches_title
 from pages._shared.text import as_rise, with_error
 
 
@@ -37,6 +37,23 @@ def read_out(shown: Scene) -> None:
             _metric("ΔNLL to dense", with_error(quality.delta_nll, sign=True), "nats/token, paired")
             _metric("Perplexity", f"{quality.perplexity:.2f}", f"dense {quality.dense_perplexity:.2f}")
             _metric("Rise over dense", as_rise(quality.delta_nll), f"on {quality.tokens:,} tokens")
+
+
+def not_as_asked(shown: Scene) -> None:
+    """Say which settings the stored point has, and which were asked, where they differ."""
+    if is_exact(shown):
+        return
+    pairs = [(stored, asked) for stored, asked in _settings(shown) if stored != asked]
+    if not pairs:
+        return
+    stored, asked = (", ".join(each) for each in zip(*pairs, strict=True))
+    beside = ""
+    if shown.subject.point is not None and shown.recording is not None:
+        density = target_density(shown.recording.info)
+        beside = f" DIP is drawn beside it at density {density:g}, with the same rule and split."
+    st.info(
+        f"**Stored: {stored}; asked: {asked}.** The stored point is shown.{beside}", icon=":material/rule:"
+    )
 
 
 def where_from(shown: Scene, source: Source | None) -> None:
@@ -98,6 +115,26 @@ def _headline_row(row: HeadlineRow) -> dict[str, str]:
         f"{found.hit_rate:.1%}",
     )
     return {**said, **dict(zip(names, values, strict=True)), "Point": row.subject.label, "+40 % from": least}
+
+
+def _settings(shown: Scene) -> list[tuple[str, str]]:
+    """Return the stored point's settings in words, each with what was asked; none where nothing is stored."""
+    asked, point, wanted = shown.asked, shown.subject.point, shown.wanted
+    if point is None or wanted is None:
+        if shown.recording is None:
+            return []
+        return [(f"density {target_density(shown.recording.info):g}", f"density {asked.density:g}")]
+    return [
+        (f"density {point.density:g}", f"density {asked.density:g}"),
+        (f"γ {point.gamma:g}", f"γ {asked.gamma:g}"),
+        (point.eviction.upper(), asked.eviction.upper()),
+        (_split(point.is_uniform), _split(asked.settings.split == "uniform")),
+        (caches_title(point), caches_title(wanted)),
+    ]
+
+
+def _split(uniform: bool) -> str:
+    return "uniform split" if uniform else "better split"
 
 
 def _measured_on(shown: Scene, source: Source) -> str:

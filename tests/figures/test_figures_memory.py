@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,23 @@ from backend.figures import matplotlib_renderer as paper
 from backend.figures import plotly_renderer as screen
 from backend.figures.headline import BUDGETS, headline, headline_density, paper_dram_gb
 from backend.figures.memory import SpeedLine, hit_figure, speed_figure, time_figure
+from backend.figures.memory_scene import Asked, Loaders, scene
 from backend.figures.memory_sources import Source, Wanted, sources
 from backend.figures.memory_subjects import Subject, cache_share_at, dram_of, from_point, wanted_point
 from backend.home import Home
+from backend.residency import Eviction
 from backend.results import Store
 from backend.sparsity import make_policy
 from tests.figures.figures_samples import write_run
 from tests.figures.memory_samples import CACHES, DENSITIES, SOURCE, aware_cell, aware_event, write_memory
 
 PHI, A18, PAPER = SHAPES["phi-3-medium"], DEVICES["apple-a18"], SimulatorSettings.paper()
+
+LOADERS = Loaders(load_recording, lambda info, rule: load_recording(info).hooks(rule))
+
+
+def asked(policy: str, density: float, rule: Eviction, settings: SimulatorSettings) -> Asked:
+    return Asked(A18, PHI, 4.0, policy, density, 0.3, rule, settings, log=True)
 
 
 @pytest.fixture
@@ -127,6 +136,51 @@ def test_both_renderers_draw_the_same_data(source: Source) -> None:
             assert list(trace.x) == pytest.approx(list(drawn[series.label].get_xdata()))
             assert list(trace.y) == pytest.approx(list(drawn[series.label].get_ydata()))
             assert list(trace.x) == list(series.x)
+
+
+def test_dip_stands_beside_dip_ca_at_its_points_density_rule_and_split(source: Source) -> None:
+    better = SimulatorSettings.paper(split="optimised")
+    shown = scene(asked("dip_ca", 0.75, "lfu", better), source, LOADERS)
+    plain = scene(asked("dip", 0.9, "lru", PAPER), source, LOADERS)
+    assert shown is not None
+    assert plain is not None
+    aware, beside = shown.lines
+    assert aware.mlp_density == beside.mlp_density == 0.9
+    assert beside.tokens_per_s == plain.lines[0].tokens_per_s, "as recorded at 0.9, LRU, uniform split"
+    assert "LRU" in beside.label
+    assert shown.recording is not None
+    assert shown.recording.info.mlp_density == 0.9
+
+
+def test_a_point_with_caches_of_their_own_stands_beside_the_better_split(home: Home) -> None:
+    made = aware_cell(0.5, 0.6, 0.36, neuron_cache=0.38)
+    write_run(home, [], "20260101-002000-test-memory-0001", more=[aware_event(made)])
+    with Store.in_memory(home) as store:
+        (source,) = sources(store, recordings(home))
+    better = SimulatorSettings.paper(split="optimised")
+    shown = scene(replace(asked("dip_ca", 0.5, "lru", PAPER), gamma=0.6, dram_gb=3.9), source, LOADERS)
+    plain = scene(asked("dip", 0.5, "lru", better), source, LOADERS)
+    assert shown is not None
+    assert plain is not None
+    assert shown.subject.point is not None
+    assert not shown.subject.point.is_uniform
+    assert shown.lines[1].tokens_per_s == plain.lines[0].tokens_per_s
+
+
+def test_a_figure_says_what_is_left_of_its_line_and_unequal_densities(source: Source) -> None:
+    subject = from_point(source.points[0])
+    here, sizes = subject.simulator(A18, PHI, PAPER).curve(4.0).at(0), np.linspace(1, 7, 5)
+    dense = simulator_of(A18, PHI, make_policy("dense", {}), settings=PAPER).curve(sizes)
+
+    def note(aware: float, plain: float) -> str:
+        lines = [
+            SpeedLine("dip_ca", "a", [1.0], [1.0], "line", aware),
+            SpeedLine.of("dip", "b", dense, plain),
+        ]
+        return speed_figure(dense, lines, here, "dip_ca", log=True, device=A18.title).note
+
+    assert "density" not in note(0.7002, 0.7001)
+    assert note(0.7, 0.6).endswith("Not at equal MLP density; measured: DIP-CA 0.700, DIP 0.600.")
 
 
 def test_bars_are_stacked_and_add_up(source: Source) -> None:

@@ -14,8 +14,10 @@ from backend.experiments.provenance import process_identity
 from backend.experiments.sweep import Sweep
 from backend.home import Home
 from tests.figures.figures_samples import write_run
-from tests.figures.memory_samples import MODEL, TEXT, write_memory
+from tests.figures.memory_samples import MODEL, TEXT, aware_cell, aware_event, write_memory
 from tests.pages.conftest import Open
+
+OTHER_RUN = "20260101-002000-test-memory-0001"
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +38,11 @@ def metrics(page: AppTest) -> dict[str, str]:
 
 def said(page: AppTest) -> str:
     return " ".join(element.value for element in [*page.markdown, *page.caption, *page.info])
+
+
+def notices(page: AppTest) -> list[str]:
+    """Return what is said of stored settings other than those asked for."""
+    return [info.value for info in page.info if "Stored:" in info.value]
 
 
 def headline(page: AppTest) -> pd.DataFrame:
@@ -100,6 +107,40 @@ def test_cache_aware_figures_are_of_the_nearest_stored_point(memory_home: Home, 
     assert "DIP-CA, density 0.9, γ 0.3, caches 40%" in said(page)
     assert "room for 39.1% of the columns" in said(page)
     assert page.button(key="run_missing").label == "Measure DIP-CA at density 0.9, γ 0.35, caches 39.1%"
+
+
+def test_a_stored_point_other_than_asked_is_said_above_the_metrics(
+    memory_home: Home, open_page: Open
+) -> None:
+    page = open_page(
+        "dip_memory", policy="DIP-CA", density="0.8", gamma="0.4", eviction="LFU", split="Better", dram="4.1"
+    )
+    (notice,) = notices(page)
+    assert "Stored: density 0.9, γ 0.3, LRU, uniform split, caches 40%" in notice
+    assert "asked: density 0.8, γ 0.4, LFU, better split, caches " in notice
+    assert "DIP is drawn beside it at density 0.9, with the same rule and split" in notice
+    assert next(each.type for each in page.columns[1] if each.type in ("info", "metric")) == "info"
+    names = [trace["name"] for trace in json.loads(page.get("plotly_chart")[0].proto.spec)["data"]]
+    assert "DIP, density 0.9, LRU" in names
+    assert "DIP-CA, density 0.9, γ 0.3" in names
+    assert "Not at equal" not in said(page)
+
+
+def test_only_settings_that_differ_are_said(memory_home: Home, open_page: Open) -> None:
+    page = open_page("dip_memory", policy="DIP-CA", density="0.9", gamma="0.35")
+    (notice,) = notices(page)
+    assert "Stored: γ 0.3, caches 40%; asked: γ 0.35, caches 39%." in notice
+    plain = open_page("dip_memory", density="0.6")
+    assert "Stored: density 0.5; asked: density 0.6." in notices(plain)[0]
+    assert not notices(open_page("dip_memory", density="0.9"))
+
+
+def test_methods_at_unequal_density_are_said_to_be(memory_home: Home, open_page: Open) -> None:
+    write_run(memory_home, [], OTHER_RUN, more=[aware_event(aware_cell(0.75, 0.3, 0.4))])
+    page = open_page("dip_memory", policy="DIP-CA", density="0.75")
+    notes = [caption.value for caption in page.caption if "Not at equal MLP density" in caption.value]
+    assert len(notes) == 2, "of speeds and of hit rates"
+    assert all("DIP-CA 0.750" in note and "DIP 0.700" in note for note in notes)
 
 
 def test_the_missing_point_of_dip_ca_is_measured(
