@@ -27,6 +27,9 @@ POLICIES = {"DIP": PLAIN, "DIP-CA": CACHE_AWARE}
 SPLITS = {"Uniform": "uniform", "Better": "optimised"}
 IO = {"In turn": False, "Overlapped": True}
 _RULES: dict[str, Eviction] = {"LRU": "lru", "LFU": "lfu", "Belady (bound)": "belady"}
+_TUCKED = {"own_flash": "false", "sequence": "2048", "bundled": "false"}
+"""Settings in the expander, with their defaults."""
+_OPENED = "flash_and_sequence_opened"
 _LENGTHS = ("512", "1024", "2048", "4096", "8192", "32768")
 
 
@@ -95,9 +98,9 @@ def controls(address: Address) -> Asked:
         help="One Flash bandwidth for all read sizes, no latency, and the whole embedding table read for "
         "each token. Off: small reads are slower, a hook's reads wait for their first byte, one row is read.",
     )  # fmt: skip
-    with st.expander("Flash and sequence", icon=":material/tune:"):
+    with st.expander("Flash and sequence", expanded=_tucked_in_use(), icon=":material/tune:"):
         flash = _flash(address, device)
-        length = int(address.choice("Sequence, tokens", _LENGTHS, "sequence", default="2048"))
+        length = int(address.choice("Sequence, tokens", _LENGTHS, "sequence", default=_TUCKED["sequence"]))
         bundled = address.toggle(
             "Bundle up and gate",
             "bundled",
@@ -110,6 +113,19 @@ def controls(address: Address) -> Asked:
     settings = SimulatorSettings.paper(**changes) if paper else SimulatorSettings.parse(changes, "simulator")
     log = address.toggle("Logarithmic speed axis", "log", default=True)
     return Asked(device, shape, dram_gb, policy, density, gamma, eviction, settings, log)
+
+
+def _tucked_in_use() -> bool:
+    """Tell whether a setting in the expander is not the default, or was in this session.
+
+    A link's settings must be seen; and what opened so must not close under the hand that sets one back.
+    """
+    values = {
+        key: st.session_state.get(key, st.query_params.get(key, usual)) for key, usual in _TUCKED.items()
+    }
+    in_use = any(str(value).lower() != _TUCKED[key] for key, value in values.items())
+    st.session_state[_OPENED] = in_use or bool(st.session_state.get(_OPENED))
+    return bool(st.session_state[_OPENED])
 
 
 def _shape() -> ModelShape:

@@ -43,6 +43,18 @@ def test_the_preset_brings_the_headline_back(visit: Visit) -> None:
     assert visit.console == []
 
 
+def test_a_link_with_its_own_flash_shows_that(visit: Visit) -> None:
+    page = visit.open(PATH, source=SOURCE, own_flash="true", flash="2.5")
+    bandwidth = page.get_by_role("slider", name="Flash bandwidth (GB/s)")
+    expect(bandwidth).to_be_visible()
+    page.get_by_text("Own Flash bandwidth", exact=True).click()
+    expect(bandwidth).to_have_count(0)
+    expect(page.get_by_text("Bundle up and gate", exact=True)).to_be_visible()
+    settle(page)
+    assert "own_flash" not in page.url
+    assert visit.console == []
+
+
 @pytest.mark.parametrize(
     ("figure", "width", "height"), [("speed", 5.5, 3.4), ("hits", 5.5, 3.4), ("time", 5.5, 2.2)]
 )

@@ -143,6 +143,29 @@ def test_methods_at_unequal_density_are_said_to_be(memory_home: Home, open_page:
     assert all("DIP-CA 0.750" in note and "DIP 0.700" in note for note in notes)
 
 
+@pytest.mark.parametrize(
+    ("address", "opened"),
+    [
+        ({}, False),
+        ({"own_flash": "false"}, False),
+        ({"own_flash": "true"}, True),
+        ({"sequence": "4096"}, True),
+        ({"bundled": "true"}, True),
+    ],
+)
+def test_what_the_address_sets_in_the_expander_is_seen(
+    address: dict[str, str], opened: bool, memory_home: Home, open_page: Open
+) -> None:
+    page = open_page("dip_memory", **address)
+    assert _flash_and_sequence(page) == opened
+
+
+def test_the_expander_stays_open_when_a_setting_goes_back(memory_home: Home, open_page: Open) -> None:
+    page = open_page("dip_memory", own_flash="true")
+    page.toggle(key="own_flash").set_value(False).run()
+    assert _flash_and_sequence(page)
+
+
 def test_the_missing_point_of_dip_ca_is_measured(
     memory_home: Home, open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +239,11 @@ def test_without_recordings_hit_rates_are_said_to_be_assumed(empty_home: Home, o
     aware = open_page("dip_memory", policy="DIP-CA")
     assert "No point of DIP-CA is stored" in aware.info[0].value
     assert "run_missing" in [button.key for button in aware.button]
+
+
+def _flash_and_sequence(page: AppTest) -> bool:
+    """Return whether the expander is open."""
+    return next(each.proto.expanded for each in page.expander if each.label == "Flash and sequence")
 
 
 def _submissions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sweep, str]]:
