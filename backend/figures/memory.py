@@ -90,7 +90,7 @@ def speed_figure(
         y=Axis(label="Tokens per second", unit="simulated", better="higher", log=log, range=limits),
         series=(*(_speed_series(line) for line in drawn), *marks),
         baselines=(Baseline(value=dense.static_gb, label="must be resident", axis="x"),),
-        note="Simulated, memory-bound, batch one. Below the dashed line even what every token reads "
+        note="Simulated, memory-bound, batch one. Left of the dashed line even what every token reads "
         "streams from Flash." + _unequal({line.policy: line.mlp_density for line in lines}),
         provenance=Provenance(how=("simulated",)),
     )

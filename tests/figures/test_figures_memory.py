@@ -179,6 +179,7 @@ def test_a_figure_says_what_is_left_of_its_line_and_unequal_densities(source: So
         ]
         return speed_figure(dense, lines, here, "dip_ca", log=True, device=A18.title).note
 
+    assert "Left of the dashed line" in note(0.7, 0.7)
     assert "density" not in note(0.7002, 0.7001)
     assert note(0.7, 0.6).endswith("Not at equal MLP density; measured: DIP-CA 0.700, DIP 0.600.")
 
