@@ -64,7 +64,7 @@ format: dev
 # the latency sweeps. Those of sparse activation need a data root (SPARSITY_LENS_DATA) with eval/TruthfulQA.csv.
 SWEEPS := seed dip-ca dip-ca-headline int8 latency latency-int8 \
 	$(addprefix sparse-activation-,forced labels text label-free free ranks calibrated-text) \
-	latency-label-free moe-headline moe-store
+	latency-label-free moe-headline moe-decode moe-store
 seed: env model
 	set -e; for sweep in $(SWEEPS); do $(PYTHON) -m backend sweep data/sweeps/$$sweep.yaml --resume; done
 
