@@ -116,7 +116,8 @@ def _wikitext2_from_hub() -> bytes:
     except (OSError, ValueError) as error:  # what huggingface_hub raises when it is offline or refused
         raise UserError(
             "WikiText-2 is neither under a data root (--data-root or SPARSITY_LENS_DATA) nor to be had from "
-            "the Hugging Face hub; connect, name a data root, or use --text prose, which ships with Python."
+            "the Hugging Face hub; connect, name a data root, or take the text prose, which ships with "
+            "Python."
         ) from error
     raw = join_wikitext_rows(pq.read_table(path)["text"].to_pylist())
     if hashlib.sha256(raw).hexdigest() != WIKITEXT2_SHA256:

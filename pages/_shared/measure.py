@@ -18,6 +18,8 @@ from pages._shared.run_progress import UNFINISHED, run_now, show_progress
 from pages._shared.store import OpenStore
 from pages._shared.text import as_rise, with_error
 
+SHIPPED = "prose"
+"""The text that is there on every machine."""
 TOKENS = (512, 1_024, 2_048, 4_096, 8_192, 16_384)
 WINDOWS = (128, 256, 512, 1_024)
 POLL_SECONDS = 0.5
@@ -53,9 +55,13 @@ def _form(opened: OpenStore, chosen: Chosen) -> None:
             width=110,
             format_func=lambda number: f"{number:,}",
         )
+        text = st.selectbox(
+            "Text", list(dict.fromkeys([str(chosen.keys["text"]), SHIPPED])), key="measure_text", width=150,
+            help=f"{SHIPPED} ships with Python; others are read from the data root or the hub.",
+        )  # fmt: skip
     try:
         policy = policy_settings(method, by, "measure")
-        sweep = _sweep(chosen, policy, tokens, window)
+        sweep = _sweep(chosen, policy, text, tokens, window)
     except UserError as error:
         st.error(str(error), icon=":material/error:")
         return
@@ -68,8 +74,8 @@ def _form(opened: OpenStore, chosen: Chosen) -> None:
         st.rerun()
 
 
-def _sweep(chosen: Chosen, policy: Policy, tokens: int, window: int) -> Sweep:
-    asked = {"text": chosen.keys["text"], "tokens": tokens, "window": window, "dtype": chosen.keys["dtype"]}
+def _sweep(chosen: Chosen, policy: Policy, text: str, tokens: int, window: int) -> Sweep:
+    asked = {"text": text, "tokens": tokens, "window": window, "dtype": chosen.keys["dtype"]}
     return point_beside_dense(str(chosen.keys["model"]), policy.name, policy.canonical(), asked)
 
 
@@ -106,9 +112,11 @@ def _card(row: pd.Series, dense: pd.Series | None, chosen: Chosen) -> None:
     ]
     st.markdown(" · ".join(others))
     tokens, window = int(row["tokens"]), int(row["window"])
-    if (tokens, window) != (chosen.keys["tokens"], chosen.keys["window"]):
+    curves = chosen.keys
+    if (row["text"], tokens, window) != (curves["text"], curves["tokens"], curves["window"]):
         st.caption(
-            f"Measured on {tokens:,} tokens in {tokens // window} windows of {window:,}; the curves above on "
-            f"{chosen.keys['tokens']:,} in {chosen.windows} of {chosen.keys['window']:,}. "
+            f"Measured on {tokens:,} tokens of {row['text']} in {tokens // window} windows of {window:,}; "
+            f"the curves above on {curves['tokens']:,} of {curves['text']} in {chosen.windows} of "
+            f"{curves['window']:,}. "
             "The perplexities cannot be compared; the paired difference to dense can, within its error."
         )

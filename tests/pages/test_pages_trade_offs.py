@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 from backend.experiments import client
 from backend.experiments.sweep import Sweep
 from backend.home import Home
-from tests.figures.figures_samples import STEEPNESS, cell, policies, write_run
+from tests.figures.figures_samples import STEEPNESS, TEXT, cell, policies, write_run
 from tests.pages.conftest import Open
 
 
@@ -139,6 +139,9 @@ def test_measuring_a_point_submits_it_with_its_dense_pair(
     assert kind == "point"
     assert [plan.policy.canonical() for plan in sweep.plans()] == [{}, {"density": 0.35}]
     assert (sweep.evaluation.tokens, sweep.evaluation.window, sweep.evaluation.steps) == (512, 256, 2)
+    page.selectbox(key="measure_text").set_value("prose").run()
+    page.button(key="measure").click().run()
+    assert [sweep.evaluation.text for sweep, _ in asked] == [TEXT, "prose"]
 
 
 def test_a_measured_point_stands_beside_its_own_dense_run(results_home: Home, open_page: Open) -> None:
