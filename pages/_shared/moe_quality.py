@@ -120,7 +120,8 @@ def gained(source: RoutingSource, record: RoutingRecord, caches: Caches) -> str 
     own = record.curve(caches.rule, source.start).miss_rate(slots)
     best = record.curve("belady", source.start).miss_rate(slots)
     said = quality_finding(aware, own, best)
-    return None if said is None else f"With caches of {slots}: {said}"
+    nearest = "" if slots == caches.slots else f", the measured size nearest to {caches.slots}"
+    return None if said is None else f"With caches of {slots}{nearest}: {said}"
 
 
 def guessed(source: RoutingSource) -> str | None:

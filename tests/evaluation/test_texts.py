@@ -41,5 +41,5 @@ def test_without_data_root_and_hub_the_message_says_what_to_do(monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
-    with pytest.raises(UserError, match=r"--data-root .* --text prose"):
+    with pytest.raises(UserError, match=r"--data-root .* text prose"):
         load_text("wikitext2", None)
