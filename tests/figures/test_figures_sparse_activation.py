@@ -119,6 +119,19 @@ def test_the_label_control_has_a_row_a_label_and_the_dense_line():
     assert spec.baselines[0].axis == "x"
 
 
+def test_two_masks_of_one_label_have_rows_that_tell_them_apart():
+    made = make_policy("corrected_gxo", {"keep": 0.2, "ranking": "global"}).canonical()
+    whole = points().iloc[:1].assign(settings=json.dumps(made), cell_id="cell-global")
+    spec = label_control(pd.concat([points(), whole]), "bleu", 0.2)
+    names = [name for _, name in spec.y.ticks]
+    assert len(set(names)) == len(names) == 5
+    assert "Oracle label: own greedy token" in names
+    assert "Own token, ranked over all layers" in names
+    assert "masks of Corrected GxO" in spec.note
+    assert any("ranked over all layers" in series.label for series in spec.series)
+    assert not any("ranking=" in series.label + "".join(series.details) for series in spec.series)
+
+
 def test_the_verdict_is_made_of_the_stored_values():
     found = verdict(evidence())
     assert found is not None

@@ -14,6 +14,8 @@ from backend.figures.trade_off import provenance_of
 LABEL_FREE = ("dense_magnitude", "expected_fisher", "random")
 """Methods without a label that stand beside the labels."""
 _NEAR = 1e-6
+_SHORT = {"own": "own token", "next": "true next token", "second": "second choice", "random": "random token"}
+"""Labels in few words, where a row has to name another setting too."""
 
 
 def label_control(
@@ -45,15 +47,20 @@ def label_control(
         y=Axis(label="", ticks=ticks, range=(-0.5, max(0.5, len(rows) - 0.5))),
         series=tuple(series),
         baselines=() if shown.dense is None else (Baseline(value=shown.dense, label="Dense", axis="x"),),
-        note="Error bars: ± one standard error. With a wrong label the mask is made the same way, for a "
-        "token that is not scored: what is lost is what the label gave.",
+        note=f"Rows named by a label are masks of {title_of(policy)} made for that label. Error bars: ± one "
+        "standard error. With a wrong label the mask is made the same way, for a token that is not scored: "
+        "what is lost is what the label gave.",
         provenance=provenance_of(known[known["variant"].isin(chosen)]),
     )
 
 
 def _name(variant: Variant, policy: str) -> str:
-    """Return the label alone where the method is the figure's own, so that a narrow chart has room."""
-    return LABELS[variant.label].capitalize() if variant.policy == policy else variant.title
+    """Return the label where the method is the figure's own, so that a narrow chart has room."""
+    if variant.policy != policy:
+        return variant.title
+    if variant.words:
+        return f"{_SHORT[variant.label].capitalize()}, {variant.words}"
+    return LABELS[variant.label].capitalize()
 
 
 def _row(place: int, variant: Variant, row: pd.Series, metric: Metric) -> Series:

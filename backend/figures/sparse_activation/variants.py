@@ -11,6 +11,7 @@ import pandas as pd
 
 from backend.figures.curves import title_of
 from backend.figures.palette import DASHES, MARKERS, STYLES, Style, style_of
+from backend.figures.setting_words import in_words
 from backend.sparsity import METHODS
 
 Role = Literal["oracle label", "wrong label", "label-free oracle", "realisable", "control"]
@@ -36,12 +37,14 @@ class Variant:
         label: Whose log-probability it attributes; "" for a method without a label.
         others: Its other settings that are not the defaults, as "metric=magnitude".
         units: What is kept or dropped: "mlp" (neurons), "heads" or "both".
+        words: The other settings as people say them: "ranked over all layers".
     """
 
     policy: str
     label: str = ""
     others: str = ""
     units: str = "mlp"
+    words: str = ""
 
     @property
     def key(self) -> str:
@@ -66,7 +69,7 @@ class Variant:
     def title(self) -> str:
         """Its name in a legend: an oracle and a label say so."""
         asides = [LABELS[self.label]] if self.label else []
-        asides += [self.others] if self.others else []
+        asides += [self.words] if self.words else []
         asides += [UNITS[self.units].lower()] if self.units != "mlp" else []
         asides += ["label-free oracle"] if self.role == "label-free oracle" else []
         return f"{title_of(self.policy)} ({', '.join(asides)})" if asides else title_of(self.policy)
@@ -92,8 +95,9 @@ def variant_of(policy: str, settings: str) -> tuple[Variant, float | None]:
     label = str(said.pop("label", ""))
     defaults = {} if method is None else {field.name: field.default for field in method.describe()}
     units = str(said.pop("units", "mlp"))
-    others = ", ".join(f"{key}={value}" for key, value in said.items() if defaults.get(key) != value)
-    found = Variant(policy, label, others, units)
+    new = {key: value for key, value in said.items() if defaults.get(key) != value}
+    others = ", ".join(f"{key}={value}" for key, value in new.items())
+    found = Variant(policy, label, others, units, in_words(new))
     return found, float(keep) if isinstance(keep, int | float) else None
 
 
