@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from backend.figures.palette import STYLES, Style, beside_style, style_of
+from backend.figures.setting_words import in_words, short_value
 from backend.methods import every_method
 
 
@@ -23,6 +26,7 @@ class Curve:
         points: The store's rows, ordered by MLP density.
         swept: They are on a line: each has a value of the method's sweep setting.
         precision: Their precision, "" for the one that all or most points have.
+        place: How many other variants of its method come before it.
     """
 
     policy: str
@@ -30,6 +34,7 @@ class Curve:
     points: pd.DataFrame
     swept: bool
     precision: str = ""
+    place: int = 0
 
     @property
     def key(self) -> str:
@@ -40,15 +45,20 @@ class Curve:
     @property
     def label(self) -> str:
         """Its name for people; an oracle says that it is one."""
-        name = title_of(self.policy) + (f" ({self.variant})" if self.variant else "")
+        said = f", {self._words}" if self.swept else f" ({self.variant})"
+        name = title_of(self.policy) + (said if self.variant else "")
         name += f", {self.precision}" if self.precision else ""
         return name if self.realisable else f"{name.removesuffix(' oracle')} (oracle)"
 
     @property
+    def _words(self) -> str:
+        return _variant_words(self.policy, str(self.points["settings"].iloc[0]))
+
+    @property
     def style(self) -> Style:
-        """Its method's style; another precision has the same colour, open markers and another dash."""
-        style = style_of(self.policy)
-        return beside_style(style) if self.precision else style
+        """Its method's style; another variant or precision has the same colour, another dash and fill."""
+        style, place = style_of(self.policy), 2 * self.place + bool(self.precision)
+        return beside_style(style, place) if place else style
 
     @cached_property
     def realisable(self) -> bool:
@@ -80,10 +90,14 @@ def curves(points: pd.DataFrame) -> list[Curve]:
         variant = ("", False) if policy == "dense" else _variant(policy, settings)
         groups.setdefault((policy, *variant, precision), []).append(row)
     density = points["mlp_density"].to_numpy()
+    places = _places(groups)
     found = [
-        Curve(policy, variant, points.iloc[sorted(rows, key=density.__getitem__)], swept, precision)
+        Curve(
+            policy, variant, points.iloc[sorted(rows, key=density.__getitem__)], swept, precision,
+            places[policy, variant, swept],
+        )
         for (policy, variant, swept, precision), rows in groups.items()
-    ]
+    ]  # fmt: skip
     order = {
         name: index for index, name in enumerate([*STYLES, *(n for n in every_method() if n not in STYLES)])
     }
@@ -91,6 +105,16 @@ def curves(points: pd.DataFrame) -> list[Curve]:
         found,
         key=lambda c: (order.get(c.policy, len(order)), c.policy, not c.swept, c.variant, c.precision),
     )
+
+
+def _places(keys: Iterable[tuple[str, str, bool, str]]) -> dict[tuple[str, str, bool], int]:
+    """Number the variants of each method, as curves come; own settings share the method's first place."""
+    places: dict[tuple[str, str, bool], int] = {}
+    count: Counter[str] = Counter()
+    for policy, variant, swept in sorted({key[:3] for key in keys}):
+        places[policy, variant, swept] = count[policy] if swept else 0
+        count[policy] += swept
+    return places
 
 
 def main_precision(points: pd.DataFrame) -> str | None:
@@ -115,36 +139,35 @@ def title_of(policy: str) -> str:
 def point_label(policy: str, settings: str) -> str:
     """Return one point's name for people: "DIP · density 0.5"."""
     said = json.loads(settings)
-    shown = ", ".join(
-        f"{_name(policy, key)} {_short(value)}"
-        for key, value in said.items()
-        if not _is_default(policy, key, value)
-    )
+    shown = in_words(_new(policy, said))
     return f"{title_of(policy)} · {shown}" if shown else title_of(policy)
 
 
 @lru_cache(maxsize=100_000)
 def _variant(policy: str, settings: str) -> tuple[str, bool]:
-    said: dict[str, Any] = json.loads(settings)
-    methods = every_method()
-    sweep = methods[policy].sweep_setting if policy in methods else None
-    swept = sweep is not None and said.pop(sweep, None) is not None
+    """Return what tells a variant from others, and whether its points are on a line."""
+    said, swept = _without_sweep(policy, settings)
     if not swept:
         return "own settings", False
-    others = (
-        f"{_name(policy, key)}={_short(value)}"
-        for key, value in said.items()
-        if not _is_default(policy, key, value)
-    )
+    others = (f"{key}={short_value(value)}" for key, value in _new(policy, said).items())
     return ", ".join(others), True
 
 
-def _name(policy: str, key: str) -> str:
-    """Return a setting's name for people: its symbol, where its name is no word of its own ("lambda_")."""
+@lru_cache(maxsize=100_000)
+def _variant_words(policy: str, settings: str) -> str:
+    return in_words(_new(policy, _without_sweep(policy, settings)[0]))
+
+
+def _without_sweep(policy: str, settings: str) -> tuple[dict[str, Any], bool]:
+    """Return a point's settings but the one that a slider drags, and whether it has a value of that one."""
+    said: dict[str, Any] = json.loads(settings)
     methods = every_method()
-    if not key.endswith("_") or policy not in methods:
-        return key
-    return next(field.symbol for field in methods[policy].describe() if field.name == key) or key
+    sweep = methods[policy].sweep_setting if policy in methods else None
+    return said, sweep is not None and said.pop(sweep, None) is not None
+
+
+def _new(policy: str, said: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in said.items() if not _is_default(policy, key, value)}
 
 
 def _is_default(policy: str, key: str, value: Any) -> bool:
@@ -153,9 +176,3 @@ def _is_default(policy: str, key: str, value: Any) -> bool:
     if policy not in methods or key == methods[policy].sweep_setting:
         return False
     return any(field.name == key and field.default == value for field in methods[policy].describe())
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{len(value)} values]"
-    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

@@ -10,7 +10,6 @@ from backend.evaluation.statistics import Estimate
 from backend.figures.curves import Curve, curves, dense_point
 from backend.figures.interpolation import Windows
 from backend.figures.metrics import COST
-from backend.figures.palette import style_of
 from backend.figures.read_out import MethodReading, best_within_budget, read_out, relative
 from backend.figures.spec import Axis, Baseline, FigureSpec, Series
 from backend.figures.trade_off import TradeOffOptions, provenance, trade_off
@@ -178,7 +177,7 @@ def _differences(points: pd.DataFrame, windows: Windows, rival: Curve, grid: lis
     return Series(
         name=rival.key,
         label=rival.label,
-        style=style_of(rival.policy),
+        style=rival.style,
         x=tuple(at for at, _ in read),
         y=tuple(r.against.value for _, r in read if r.against),
         y_err=tuple(r.against.stderr for _, r in read if r.against),

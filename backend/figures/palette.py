@@ -75,10 +75,17 @@ def style_of(method: str) -> Style:
     return STYLES.get(method) or _further_styles().get(method) or FRONT
 
 
-def beside_style(style: Style) -> Style:
-    """Return the style of the same method in another precision: open markers and the next dash."""
-    dash = DASHES[(DASHES.index(style.dash) + 1) % len(DASHES)]
-    return style.model_copy(update={"marker": f"{style.marker}{OPEN}", "dash": dash})
+def beside_style(style: Style, place: int = 1) -> Style:
+    """Return the style of the same method under another setting or in another precision.
+
+    Args:
+        style: The method's own.
+        place: How many of its curves come before; each has another dash, two of four have open markers, so
+            that twelve differ.
+    """
+    dash = DASHES[(DASHES.index(style.dash) + place) % len(DASHES)]
+    is_open = (place + 1) // 2 % 2 == 1
+    return style.model_copy(update={"marker": f"{style.marker}{OPEN * is_open}", "dash": dash})
 
 
 def _further_styles() -> dict[str, Style]:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+
+import pandas as pd
 import pytest
 
 from backend.errors import UserError
@@ -103,6 +106,41 @@ def test_a_point_is_named_by_what_was_set() -> None:
     assert point_label("random", '{"keep":0.5,"seed":0}') == "Random · keep 0.5"
     assert point_label("random", '{"keep":0.5,"seed":3}') == "Random · keep 0.5, seed 3"
     assert point_label("gone", '{"a":1}') == "gone · a 1"
+
+
+def with_cache_aware(sample: Sample) -> pd.DataFrame:
+    """Return the sample's points and DIP-CA with two sizes of cache, in the places of DIP's."""
+    dip = sample.points[sample.points["policy"] == "dip"]
+    caches = [
+        dip.assign(
+            policy="dip_ca",
+            cell_id=[f"{cell}-{share}" for cell in dip["cell_id"]],
+            settings=[
+                json.dumps({"cache_share": share, **json.loads(given), "gamma": 0.3})
+                for given in dip["settings"]
+            ],
+        )
+        for share in (0.285, 0.39)
+    ]
+    return pd.concat([sample.points, *caches])
+
+
+def test_variants_of_a_method_are_told_apart_without_colour_and_named_in_words(sample: Sample) -> None:
+    spec = trade_off(with_cache_aware(sample))
+    small, large = (series for series in spec.series if series.name.startswith("dip_ca"))
+    assert [small.label, large.label] == ["DIP-CA, caches 28.5 %, γ 0.3", "DIP-CA, caches 39 %, γ 0.3"]
+    assert small.style == style_of("dip_ca")
+    assert large.style.colour == small.style.colour
+    assert large.style.dash != small.style.dash
+    assert large.style.marker != small.style.marker
+    assert small.details[0].startswith("DIP-CA · caches 28.5 %, density")
+
+
+def test_variants_and_precisions_of_one_method_all_look_different(sample: Sample) -> None:
+    points = with_cache_aware(sample)
+    halves = points.assign(dtype="float16", cell_id=points["cell_id"] + "-half")
+    looks = [curve.style for curve in curves(pd.concat([points, halves])) if curve.policy == "dip_ca"]
+    assert len(set(looks)) == len(looks) == 4
 
 
 def test_the_figure_at_one_cost_puts_the_best_on_top(sample: Sample) -> None:
