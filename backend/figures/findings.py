@@ -153,15 +153,16 @@ def _best_other(readings: list[MethodReading], at: float) -> str:
     assert best.against is not None
     gap = Estimate(-best.against.value, best.against.stderr, best.against.n)
     unclear = gap.stderr is not None and abs(gap.value) < 2 * gap.stderr
+    mine, theirs = (f"{reading.curve.label}{_aside(reading)}" for reading in (subject, best))
     if unclear:
         return (
-            f"At density {at:g}, {subject.curve.label} and {best.curve.label}, the best other, do not differ "
-            f"clearly ({nats(gap, sign=True)} nats/token)."
+            f"At density {at:g}, {mine} and {theirs}, the best other, do not differ clearly "
+            f"({nats(gap, sign=True)} nats/token)."
         )
     size = Estimate(abs(gap.value), gap.stderr, gap.n)
     return (
-        f"At density {at:g}, {subject.curve.label} loses {nats(size)} nats/token "
-        f"{'less' if gap.value < 0 else 'more'} than {best.curve.label}, the best other."
+        f"At density {at:g}, {mine} loses {nats(size)} nats/token {'less' if gap.value < 0 else 'more'} than "
+        f"{theirs}, the best other."
     )
 
 

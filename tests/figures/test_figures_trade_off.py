@@ -9,7 +9,7 @@ from backend.errors import UserError
 from backend.figures import STYLES, FigureSpec, TradeOffOptions, at_cost, read_out, style_of, trade_off
 from backend.figures.curves import curves, point_label
 from backend.figures.drawing import marks
-from backend.figures.findings import findings, within_budget
+from backend.figures.findings import against_others, findings, within_budget
 from backend.figures.metrics import ALL, QUALITY
 from backend.figures.palette import COLOURS, DASHES, MARKERS
 from backend.methods import every_method
@@ -175,6 +175,15 @@ def test_findings_change_with_the_numbers(sample: Sample) -> None:
     after = findings(points, windows)[1].sentence
     assert "less" in before
     assert "more" in after
+
+
+def test_a_finding_says_which_of_its_numbers_are_interpolated(sample: Sample) -> None:
+    """At 0.7 DIP alone was measured, at 0.85 nothing was."""
+    finding = against_others(sample.points, sample.windows, (0.7, 0.85))
+    assert finding is not None
+    assert "At density 0.7, DIP loses" in finding.sentence
+    assert "than Up pruning (interpolated), the best other. At density 0.85" in finding.sentence
+    assert "At density 0.85, DIP (interpolated) loses" in finding.sentence
 
 
 def test_a_budget_that_no_measured_point_keeps_is_said_to_be_so(sample: Sample) -> None:
