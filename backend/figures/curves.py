@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from backend.figures.controls import is_control, named_control
 from backend.figures.palette import STYLES, Style, beside_style, style_of
 from backend.figures.setting_words import in_words, short_value
 from backend.methods import every_method
@@ -44,11 +45,13 @@ class Curve:
 
     @property
     def label(self) -> str:
-        """Its name for people; an oracle says that it is one."""
+        """Its name for people; an oracle or a control says that it is one."""
         said = f", {self._words}" if self.swept else f" ({self.variant})"
         name = title_of(self.policy) + (said if self.variant else "")
         name += f", {self.precision}" if self.precision else ""
-        return name if self.realisable else f"{name.removesuffix(' oracle')} (oracle)"
+        if not self.realisable:
+            return f"{name.removesuffix(' oracle')} (oracle)"
+        return named_control(self.policy, name)
 
     @property
     def _words(self) -> str:
@@ -62,8 +65,13 @@ class Curve:
 
     @cached_property
     def realisable(self) -> bool:
-        """No oracle: its points may stand on the front."""
+        """No oracle: it can be built."""
         return bool((self.points["how"] != "oracle").all())
+
+    @property
+    def usable(self) -> bool:
+        """Neither an oracle nor a control: its points may stand on the front."""
+        return self.realisable and not is_control(self.policy)
 
 
 def curves(points: pd.DataFrame) -> list[Curve]:

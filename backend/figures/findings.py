@@ -89,9 +89,7 @@ def against_others(points: pd.DataFrame, windows: Windows, densities: tuple[floa
     if not said or subject is None:
         return None
     grid = sorted(round(float(x), 4) for x in subject.points[_COST])
-    rivals = [
-        c for c in curves(points) if c.key != SUBJECT and c.realisable and c.swept and c.policy != "random"
-    ]
+    rivals = [c for c in curves(points) if c.key != SUBJECT and c.usable and c.swept]
     series = tuple(s for rival in rivals if (s := _differences(points, windows, rival, grid)) is not None)
     if not series:
         return None
@@ -146,7 +144,7 @@ def _close_up(feasible: float, dense: float, limit: float) -> tuple[tuple[float,
 def _best_other(readings: list[MethodReading], at: float) -> str:
     """Say which usable method comes nearest at one density, and by how much."""
     subject = next((r for r in readings if r.curve.key == SUBJECT), None)
-    others = [r for r in readings if r.curve.realisable and r.against is not None]
+    others = [r for r in readings if r.curve.usable and r.against is not None]
     if subject is None or subject.delta_nll is None or not others:
         return ""
     best = min(others, key=lambda r: r.against.value if r.against else 0.0)

@@ -42,8 +42,8 @@ class TradeOffOptions:
 def trade_off(points: pd.DataFrame, options: TradeOffOptions = TradeOffOptions()) -> FigureSpec:
     """Return the figure of one evaluation's points.
 
-    The front is drawn over the shown methods that are realisable and do not look at the label; axes are
-    fixed by all points of the evaluation, whatever is shown, so that they hold still.
+    The front is drawn over the shown methods that are realisable, do not look at the label and are no
+    controls; axes are fixed by all points of the evaluation, whatever is shown, so that they hold still.
 
     Args:
         points: Rows of one evaluation, as :func:`backend.results.queries.points` returns them.
@@ -56,12 +56,10 @@ def trade_off(points: pd.DataFrame, options: TradeOffOptions = TradeOffOptions()
     known = points[points[quality.name].notna() & points[cost.name].notna()]
     drawn = [c for c in curves(known) if options.methods is None or c.policy in (*options.methods, "dense")]
     dense = dense_point(known)
-    usable = [curve for curve in drawn if curve.realisable]
+    usable = [curve for curve in drawn if curve.usable]
     front = _front_cells(usable, dense, quality, cost)
     limit = _limit(quality, options.view, dense)
-    series = [
-        _series(curve, quality, cost, front, options.dominated or not curve.realisable) for curve in drawn
-    ]
+    series = [_series(curve, quality, cost, front, options.dominated or not curve.usable) for curve in drawn]
     if dense is not None:
         series.insert(0, _dense_series(dense, quality, cost))
     if options.front and usable:
@@ -143,7 +141,7 @@ def _front_series(
 def _series(curve: Curve, quality: Metric, cost: Metric, front: set[str], dominated: bool) -> Series:
     keep = curve.points["cell_id"].isin(front) | dominated
     points = curve.points[keep]
-    faded = tuple(curve.realisable and cell not in front for cell in points["cell_id"])
+    faded = tuple(curve.usable and cell not in front for cell in points["cell_id"])
     return Series(
         name=curve.key,
         label=curve.label,

@@ -15,7 +15,7 @@ from backend.figures.moe.compared import cost_of, fair_cost, misses_of, placed_p
 from backend.figures.moe.grid import nearest_stored
 from backend.figures.moe.miss_rates import TITLES
 from backend.figures.moe.policies import strength_of, symbol_of
-from backend.figures.moe.quality import COSTS, Cost, Placed
+from backend.figures.moe.quality import COSTS, Cost, Placed, quality_label
 from backend.residency import RoutingRecord
 from pages._shared.address import Address, place
 from pages._shared.figures import show_figure
@@ -83,7 +83,7 @@ def quality(
         if chosen is not None:
             _read_out(source, chosen, record, caches)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        metrics = {metric.label.replace("dense", "the original"): name for name, metric in QUALITY.items()}
+        metrics = {quality_label(name): name for name in QUALITY}
         metric = metrics[address.choice("Quality (vertical)", list(metrics), f"{prefix}quality", width=260,
                                         default=list(metrics)[1])]  # fmt: skip
         costs: dict[str, Cost] = {f"{name} ({unit})": cost for cost, (name, unit, _) in COSTS.items()}

@@ -32,7 +32,7 @@ from backend.figures.moe import (
 )
 from backend.figures.moe.compared import exact_curves, fair_cost, placed_points, stored_lines
 from backend.figures.moe.layers import policy_line, worst_layers
-from backend.figures.moe.quality import quality_figure
+from backend.figures.moe.quality import Placed, quality_figure
 from backend.figures.moe.times import TimeRow
 from backend.figures.recipes import RECIPES, Stored
 from backend.home import Home
@@ -252,6 +252,28 @@ def test_quality_stands_against_misses_at_one_size(stored: Stored) -> None:
     assert "oracle" in spec.note
     assert quality_figure(placed, "x", slots=9, rule="LRU").baselines == ()
     draws(spec)
+
+
+def test_a_control_is_drawn_and_named_but_never_on_the_front(stored: Stored) -> None:
+    loads = placed_points(sources(stored)[0], "misses_per_token", 8, "lru", load)
+    original = next(each for each in loads if each.point.policy == "original")
+    luck = replace(original.point, policy="random_swap", settings={"rank": 1}, cell_id="luck")
+    without = quality_figure(loads, "x", cost="misses_per_token", slots=8, rule="LRU")
+    drawn = quality_figure(
+        [*loads, Placed(luck, 0.1, True)], "x", cost="misses_per_token", slots=8, rule="LRU"
+    )
+    control = next(series for series in drawn.series if series.name == "random_swap")
+    assert control.label == "Random swap (control)"
+    assert control.x == (0.1,), "better than all, and still no choice"
+    assert control.faded == (False,)
+    assert [s for s in drawn.series if s.name != "random_swap"] == list(without.series)
+
+
+def test_quality_is_compared_with_the_original_routing_by_name(stored: Stored) -> None:
+    loads = placed_points(sources(stored)[0], "misses_per_token", 8, "lru", load)
+    spec = quality_figure(loads, "x", quality="kl", cost="misses_per_token", slots=8, rule="LRU")
+    assert spec.y.label == "KL(original‖policy)"
+    assert spec.title.startswith("KL(original‖policy) against")
 
 
 def test_points_of_another_cache_than_the_figures_say_so(stored: Stored) -> None:

@@ -129,7 +129,7 @@ def test_a_dark_page_gets_light_grey_for_black(sample: Sample) -> None:
     spec = trade_off(sample.points)
     dark = {trace.name: trace.line.color for trace in screen.to_plotly(spec, dark=True).data}
     light = {trace.name: trace.line.color for trace in screen.to_plotly(spec).data}
-    assert (light["Random"], dark["Random"]) == (BLACK, LIGHT_GREY)
+    assert (light["Random (control)"], dark["Random (control)"]) == (BLACK, LIGHT_GREY)
     assert light["DIP"] == dark["DIP"] == style_of("dip").colour
 
 

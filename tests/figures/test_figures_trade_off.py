@@ -53,6 +53,16 @@ def test_an_oracle_is_named_and_never_on_the_front(sample: Sample) -> None:
     assert not oracle & set(zip(by_name["front"].x, by_name["front"].y, strict=True))
 
 
+def test_a_control_is_named_and_never_on_the_front(sample: Sample) -> None:
+    lucky = sample.points.copy()
+    lucky.loc[lucky["policy"] == "random", ["perplexity", "mlp_density"]] = [1.0, 0.01]
+    series = {each.name: each for each in trade_off(lucky).series}
+    assert series["random"].label == "Random (control)"
+    assert not any(series["random"].faded)
+    assert 1.0 not in series["front"].y
+    assert series["front"].y == next(s for s in trade_off(sample.points).series if s.name == "front").y
+
+
 def test_the_front_runs_from_the_cheapest_to_the_dense_model(sample: Sample) -> None:
     front = next(s for s in trade_off(sample.points).series if s.name == "front")
     assert list(front.x) == sorted(front.x)

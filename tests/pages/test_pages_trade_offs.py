@@ -75,7 +75,7 @@ def test_a_link_shows_what_its_sender_saw(results_home: Home, open_page: Open) -
     assert page.multiselect(key="methods").value == ["DIP", "Random"]
     assert page.toggle(key="dominated").value is False
     assert page.selectbox(key="quality").value == "KL(dense‖sparse)"
-    assert list(read_out(page).index) == ["DIP", "Random"]
+    assert list(read_out(page).index) == ["DIP", "Random (control)"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from backend.figures.controls import is_control, named_control
 from backend.figures.curves import title_of
 from backend.figures.front import pareto_front
 from backend.figures.metrics import QUALITY
@@ -82,10 +83,9 @@ def quality_figure(
     high = 1.05 * max(costs, default=1.0)
     where = where if belady is None else with_oracle(where)
     return FigureSpec(
-        title=f"{metric.label.replace('dense', 'the original routing')} against {name.lower()}, caches of "
-        f"{slots} experts, {label}",
+        title=f"{quality_label(quality)} against {name.lower()}, caches of {slots} experts, {label}",
         x=Axis(label=name, unit=unit, better="lower", range=(0.0, high)),
-        y=Axis(label=_quality_label(quality), unit=metric.unit, better=metric.better),
+        y=Axis(label=quality_label(quality), unit=metric.unit, better=metric.better),
         series=(*((front,) if front else ()), *series),
         baselines=tuple(bounds),
         note=_note(known, slots, asked, rule, belady, ranked, used),
@@ -132,9 +132,10 @@ def _note(
     return " ".join(said)
 
 
-def _quality_label(quality: str) -> str:
+def quality_label(quality: str) -> str:
+    """Return a metric's name where it compares with the model's own routing: "KL(original‖policy)"."""
     if quality == "kl":
-        return "KL(original‖re-routed)"
+        return "KL(original‖policy)"
     return QUALITY[quality].label.replace("dense", "the original routing")
 
 
@@ -144,9 +145,12 @@ def _reader(quality: str) -> Callable[[GridPoint], float]:
 
 def _front_flags(known: Sequence[Placed], quality: str) -> list[bool]:
     value = _reader(quality)
-    return pareto_front(
-        [each.cost for each in known], [value(each.point) for each in known], QUALITY[quality].better
+    usable = [each for each in known if not is_control(each.point.policy)]
+    on_front = pareto_front(
+        [each.cost for each in usable], [value(each.point) for each in usable], QUALITY[quality].better
     )
+    flags = iter(on_front)
+    return [not is_control(each.point.policy) and next(flags) for each in known]
 
 
 def _front(known: Sequence[Placed], quality: str) -> Series | None:
@@ -174,7 +178,7 @@ def _series(policy: str, known: Sequence[Placed], quality: str, ranked: bool) ->
     swept = strength_of(policy) is not None and 1 < len(chosen) == len(strengths)
     return Series(
         name=policy,
-        label=title_of(policy),
+        label=named_control(policy, title_of(policy)),
         style=style_of(policy),
         kind="line" if swept else "markers",
         x=tuple(each.cost for each, _ in chosen),
@@ -182,12 +186,12 @@ def _series(policy: str, known: Sequence[Placed], quality: str, ranked: bool) ->
         y_err=tuple(_error(each.point, quality) for each, _ in chosen),
         ids=tuple(each.point.cell_id for each, _ in chosen),
         details=tuple(
-            f"{each.point.title}\n{metric.label}: "
+            f"{each.point.title}\n{quality_label(quality)}: "
             f"{metric.show(value(each.point), _error(each.point, quality))}\nMiss rate "
             f"{each.point.miss_rate:.2%} with the cache it ran with"
             for each, _ in chosen
         ),
-        faded=tuple(not on for _, on in chosen),
+        faded=tuple(not on and not is_control(policy) for _, on in chosen),
     )
 
 

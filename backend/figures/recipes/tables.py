@@ -47,7 +47,7 @@ class TableRecipe(EvaluationChoice):
             curve = same[0].curve
             if self.methods is None or curve.policy in self.methods:
                 cells = tuple(self._cell(reading) for reading in same)
-                rows.append(Row(label=curve.label, cells=cells, ranked=curve.realisable))
+                rows.append(Row(label=curve.label, cells=cells, ranked=curve.usable))
         title = self.title or f"{metric.label} at equal {axis.label} ({found.label})"
         note = "± one standard error over windows. Values between measured points are interpolated."
         return Table(title=title, head="Method", columns=columns, rows=tuple(rows), note=note)

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import pandas as pd
 
+from backend.figures.controls import is_control
 from backend.figures.curves import title_of
 from backend.figures.palette import DASHES, MARKERS, STYLES, Style, style_of
 from backend.figures.setting_words import in_words
@@ -25,7 +26,6 @@ ROLES: tuple[Role, ...] = get_args(Role)
 UNITS = {"mlp": "MLP neurons", "heads": "Attention heads", "both": "Neurons and heads"}
 """What is kept or dropped, by the setting's value."""
 WRONG = ("second", "random")
-CONTROLS = ("random",)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Variant:
     def role(self) -> Role:
         """What its numbers can be used for."""
         method = METHODS.get(self.policy)
-        if self.policy in CONTROLS:
+        if is_control(self.policy):
             return "control"
         if self.label in WRONG:
             return "wrong label"
