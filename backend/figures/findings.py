@@ -187,9 +187,14 @@ def _differences(points: pd.DataFrame, windows: Windows, rival: Curve, grid: lis
 
 
 def _near_zero(series: tuple[Series, ...]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return ranges of both axes that show where the differences are small, at most a quarter of a nat."""
+    """Return ranges of both axes that show where the differences are small, at most a quarter of a nat.
+
+    The end of an error bar whose point lies outside would be a mark without a meaning, so none is inside.
+    """
     pairs = [(x, y) for s in series for x, y in zip(s.x, s.y, strict=True)]
     high = min(0.25, 1.1 * max(abs(y) for _, y in pairs))
+    ends = (y - error for s in series for y, error in zip(s.y, s.y_err, strict=True) if error and y > high)
+    high = min([high, *(0.98 * end for end in ends if end > high / 2)])
     shown = [x for x, y in pairs if abs(y) <= high]
     return (min(shown, default=0.5) - 0.05, 1.0), (-0.15 * high, high)
 

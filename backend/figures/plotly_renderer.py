@@ -12,6 +12,7 @@ from backend.figures.drawing.marks import BAR_WIDTH, GREY, OPEN
 from backend.figures.drawing.scales import MISSING, STOPS, limits
 from backend.figures.drawing.text import short
 from backend.figures.heat_map import HeatMap
+from backend.figures.plotly_legend import legend_layout, legend_name, with_legend
 from backend.figures.plotly_strip import strip_layout, strip_trace
 from backend.figures.spec import Axis, Baseline, FigureSpec, Series
 
@@ -35,7 +36,7 @@ def to_plotly(spec: FigureSpec, *, dark: bool = False, height: int = 480, legend
     Args:
         spec: What to draw.
         dark: For a dark page.
-        height: Pixels.
+        height: Pixels, with a legend of one line; more lines are added to it, so that the plot keeps its own.
         legend: Whether there is a legend.
     """
     # A logarithmic axis has no place for zero.
@@ -45,20 +46,16 @@ def to_plotly(spec: FigureSpec, *, dark: bool = False, height: int = 480, legend
         "yaxis": _axis(spec.y, dark),
         "shapes": [_baseline(baseline, dark) for baseline in lines],
         "annotations": [_baseline_name(baseline, getattr(spec, baseline.axis), dark) for baseline in lines],
-        "height": height,
+        "height": with_legend(height, [series.label for series in spec.series]) if legend else height,
         "margin": {"l": 10, "r": 16, "t": 10, "b": 10},
         "showlegend": legend,
         "barmode": "stack",
-        "legend": {
-            "orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom",
-            "itemwidth": 36, "traceorder": "normal", "title": {"text": ""},
-            "font": {"size": 12, "color": _INK[dark]},
-        },
+        "legend": legend_layout(_INK[dark]),
         "hoverlabel": {"align": "left"},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": _INK[dark]},
-    }  # fmt: skip
+    }
     if spec.heat is not None:
         layout |= _heat_layout(spec, spec.heat, dark)
     if spec.strip is not None:
@@ -93,7 +90,7 @@ def _trace(series: Series, dark: bool) -> dict[str, Any]:
     symbols = [f"{filled}{OPEN}" if hollow else series.style.marker for hollow in series.hollow]
     return {
         "type": "scatter",
-        "name": html.escape(series.label),
+        "name": legend_name(series.label),
         "x": list(series.x),
         "y": list(series.y),
         "mode": {"line": "lines+markers", "markers": "markers"}.get(series.kind, "lines"),
@@ -117,7 +114,7 @@ def _trace(series: Series, dark: bool) -> dict[str, Any]:
 def _bar(series: Series, dark: bool) -> dict[str, Any]:
     return {
         "type": "bar",
-        "name": html.escape(series.label),
+        "name": legend_name(series.label),
         "x": list(series.x),
         "y": list(series.y),
         "orientation": "h",

@@ -22,7 +22,7 @@ def test_the_address_is_the_figure(visit: Visit) -> None:
     expect(legend).not_to_contain_text("label:")
     page.get_by_text("A forced", exact=True).click()
     expect(page.get_by_role("heading", name="What the label gives")).to_be_visible()
-    expect(legend).to_contain_text("wrong label: second choice")
+    expect(legend).to_contain_text("label: second choice")
     expect(page).not_to_have_url(re.compile("protocol="))
     page.get_by_text("Overlap of the kept", exact=True).click()
     expect(page).to_have_url(re.compile("alike=Overlap"))

@@ -36,7 +36,7 @@ def spec(request: pytest.FixtureRequest, sample: Sample) -> FigureSpec:
 def drawn_on_screen(spec: FigureSpec) -> list[dict[str, Any]]:
     return [
         {
-            "label": trace.name,
+            "label": trace.name.replace("<br>", " "),  # a legend breaks long names
             "x": list(trace.x),
             "y": list(trace.y),
             "x_err": list(trace.error_x.array or []),
@@ -145,6 +145,31 @@ def test_dominated_points_are_grey_in_both(sample: Sample) -> None:
         for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
     ]
     assert grey == [(x, y) for x, y, faded in zip(series.x, series.y, series.faded, strict=True) if faded]
+
+
+def labelled(labels: list[str]) -> FigureSpec:
+    series = [Series(name=label, label=label, style=style_of("dip"), x=(1.0,), y=(1.0,)) for label in labels]
+    return FigureSpec(title="t", x=Axis(label="x"), y=Axis(label="y"), series=tuple(series))
+
+
+def test_a_long_legend_makes_the_figure_higher_not_the_plot_smaller() -> None:
+    few, many = labelled(["Dense", "DIP"]), labelled([f"Method {place}" for place in range(10)])
+    assert screen.to_plotly(few, height=480).layout.height == 480
+    assert screen.to_plotly(many, height=480).layout.height >= 480 + 9 * 19
+    assert screen.to_plotly(many, height=480, legend=False).layout.height == 480
+    assert screen.to_plotly(labelled(many_words() * 20), height=480).layout.height <= 1.6 * 480
+
+
+def many_words() -> list[str]:
+    return ["Corrected GxO (oracle label: own greedy token, ranked over all layers)"]
+
+
+def test_a_long_name_stands_in_short_lines_in_the_legend() -> None:
+    (trace,) = screen.to_plotly(labelled(many_words())).data
+    lines = trace.name.split("<br>")
+    assert " ".join(lines) == many_words()[0]
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 22
 
 
 def test_names_cannot_bring_markup_to_the_page() -> None:
