@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from backend.figures.controls import is_control, named_control
-from backend.figures.palette import STYLES, Style, beside_style, style_of
+from backend.figures.palette import STYLES, Style, beside_style, variant_style
 from backend.figures.setting_words import in_words, short_value
 from backend.methods import every_method
 
@@ -59,9 +59,9 @@ class Curve:
 
     @property
     def style(self) -> Style:
-        """Its method's style; another variant or precision has the same colour, another dash and fill."""
-        style, place = style_of(self.policy), 2 * self.place + bool(self.precision)
-        return beside_style(style, place) if place else style
+        """Its method's style; another variant shares its colour only, another precision has open markers."""
+        style = variant_style(self.policy, self.place)
+        return beside_style(style) if self.precision else style
 
     @cached_property
     def realisable(self) -> bool:

@@ -75,17 +75,28 @@ def style_of(method: str) -> Style:
     return STYLES.get(method) or _further_styles().get(method) or FRONT
 
 
-def beside_style(style: Style, place: int = 1) -> Style:
-    """Return the style of the same method under another setting or in another precision.
+def beside_style(style: Style) -> Style:
+    """Return the style of the same method in another precision: open markers and the next dash."""
+    dash = DASHES[(DASHES.index(style.dash) + 1) % len(DASHES)]
+    return style.model_copy(update={"marker": f"{style.marker}{OPEN}", "dash": dash})
+
+
+def variant_style(method: str, place: int) -> Style:
+    """Return the style of a method under another setting: its colour, a marker and a dash of their own.
+
+    Markers are filled, since open ones mean what was interpolated, and none that a method of this colour has.
 
     Args:
-        style: The method's own.
-        place: How many of its curves come before; each has another dash, two of four have open markers, so
-            that twelve differ.
+        method: The method's name.
+        place: How many of its variants come before; the first has the method's own style.
     """
-    dash = DASHES[(DASHES.index(style.dash) + place) % len(DASHES)]
-    is_open = (place + 1) // 2 % 2 == 1
-    return style.model_copy(update={"marker": f"{style.marker}{OPEN * is_open}", "dash": dash})
+    own = style_of(method)
+    if place == 0:
+        return own
+    used = {style.marker for style in STYLES.values() if style.colour == own.colour} | {own.marker}
+    free = [marker for marker in MARKERS if marker not in used]
+    dash = DASHES[(DASHES.index(own.dash) + place) % len(DASHES)]
+    return own.model_copy(update={"marker": free[(place - 1) % len(free)], "dash": dash})
 
 
 def _further_styles() -> dict[str, Style]:

@@ -8,6 +8,7 @@ on a wider screen it is a little taller.
 from __future__ import annotations
 
 import html
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +25,8 @@ _MOST = 0.6
 
 def legend_name(label: str) -> str:
     """Return a series' name in lines that are short enough for a legend of columns; safe as HTML."""
-    return "<br>".join(html.escape(line) for line in _lines(label))
+    lines = "<br>".join(html.escape(line) for line in _lines(label))
+    return lines.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def with_legend(height: int, labels: Sequence[str]) -> int:
@@ -55,4 +57,5 @@ def legend_layout(ink: str) -> dict[str, Any]:
 
 
 def _lines(label: str) -> list[str]:
-    return textwrap.wrap(label, _LETTERS, break_long_words=False) or [""]
+    bound = re.sub(r" (?=[\d%])", "\N{NO-BREAK SPACE}", label)  # a number stays with its name, a unit with it
+    return textwrap.wrap(bound, _LETTERS, break_long_words=False) or [""]

@@ -143,6 +143,7 @@ def test_variants_of_a_method_are_told_apart_without_colour_and_named_in_words(s
     assert large.style.colour == small.style.colour
     assert large.style.dash != small.style.dash
     assert large.style.marker != small.style.marker
+    assert not large.style.marker.endswith(marks.OPEN), "open markers mean interpolated"
     assert small.details[0].startswith("DIP-CA · caches 28.5 %, density")
 
 
