@@ -13,34 +13,40 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-_LETTERS = 22
-"""In a line of a name: two columns fit into a card of half a page, five across a whole one."""
+_LETTERS, _MANY, _LONG = 22, 38, 50
+"""In a line of a name: with 22, two columns fit into a card of half a page and five across a whole one; with
+38, one fits on a phone, for figures with a name of more than 50."""
 _NARROW = 234
 """Width of a plot on a phone of 390 pixels, inside a card: the names stand below each other."""
 _SYMBOL, _LETTER, _LINE, _GAP = 41.0, 5.4, 15.6, 3.4
 """Pixels: a symbol with the space around it, a letter's mean width, a line's height, between two rows."""
+_BREAK, _BOUND = "<br>", "\N{NO-BREAK SPACE}"
 _MOST = 0.6
 """Of the height that was asked for: more would make the plot too tall on a wide screen."""
 
 
-def legend_name(label: str) -> str:
-    """Return a series' name in lines that are short enough for a legend of columns; safe as HTML."""
-    lines = "<br>".join(html.escape(line) for line in _lines(label))
-    return lines.replace("\N{NO-BREAK SPACE}", " ")
+def legend_names(labels: Sequence[str]) -> list[str]:
+    """Return series' names in lines that are short enough for a legend of columns; safe as HTML.
+
+    Args:
+        labels: The legend's entries.
+    """
+    letters = _LETTERS if max(map(len, labels), default=0) <= _LONG else _MANY
+    return [_BREAK.join(map(html.escape, _lines(label, letters))) for label in labels]
 
 
-def with_legend(height: int, labels: Sequence[str]) -> int:
+def with_legend(height: int, names: Sequence[str]) -> int:
     """Return the height of a figure whose plot keeps its own beside a legend of many lines.
 
     Args:
         height: Pixels, of the figure with a legend of one line.
-        labels: The legend's entries.
+        names: What :func:`legend_names` returned.
     """
-    names = [_lines(label) for label in labels]
-    in_a_row = sum(_SYMBOL + _LETTER * max(map(len, lines)) for lines in names)
+    lines = [name.split(_BREAK) for name in names]
+    in_a_row = sum(_SYMBOL + _LETTER * max(map(len, each)) for each in lines)
     if in_a_row <= _NARROW:
         return height
-    more = sum(_LINE * len(lines) + _GAP for lines in names) - _LINE - _GAP
+    more = sum(_LINE * len(each) + _GAP for each in lines) - _LINE - _GAP
     return height + round(min(more, _MOST * height))
 
 
@@ -56,6 +62,7 @@ def legend_layout(ink: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _lines(label: str) -> list[str]:
-    bound = re.sub(r" (?=[\d%])", "\N{NO-BREAK SPACE}", label)  # a number stays with its name, a unit with it
-    return textwrap.wrap(bound, _LETTERS, break_long_words=False) or [""]
+def _lines(label: str, letters: int) -> list[str]:
+    bound = re.sub(r" (?=[\d%])", _BOUND, label)  # a number stays with its name, a unit with its number
+    lines = textwrap.wrap(bound, letters, break_long_words=False) or [""]
+    return [line.replace(_BOUND, " ") for line in lines]

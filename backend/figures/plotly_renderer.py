@@ -12,7 +12,7 @@ from backend.figures.drawing.marks import BAR_WIDTH, GREY, OPEN
 from backend.figures.drawing.scales import MISSING, STOPS, limits
 from backend.figures.drawing.text import short
 from backend.figures.heat_map import HeatMap
-from backend.figures.plotly_legend import legend_layout, legend_name, with_legend
+from backend.figures.plotly_legend import legend_layout, legend_names, with_legend
 from backend.figures.plotly_strip import strip_layout, strip_trace
 from backend.figures.spec import Axis, Baseline, FigureSpec, Series
 
@@ -41,12 +41,13 @@ def to_plotly(spec: FigureSpec, *, dark: bool = False, height: int = 480, legend
     """
     # A logarithmic axis has no place for zero.
     lines = [line for line in spec.baselines if line.value > 0 or not getattr(spec, line.axis).log]
+    names = legend_names([series.label for series in spec.series])
     layout = {
         "xaxis": _axis(spec.x, dark),
         "yaxis": _axis(spec.y, dark),
         "shapes": [_baseline(baseline, dark) for baseline in lines],
         "annotations": [_baseline_name(baseline, getattr(spec, baseline.axis), dark) for baseline in lines],
-        "height": with_legend(height, [series.label for series in spec.series]) if legend else height,
+        "height": with_legend(height, names) if legend else height,
         "margin": {"l": 10, "r": 16, "t": 10, "b": 10},
         "showlegend": legend,
         "barmode": "stack",
@@ -60,7 +61,7 @@ def to_plotly(spec: FigureSpec, *, dark: bool = False, height: int = 480, legend
         layout |= _heat_layout(spec, spec.heat, dark)
     if spec.strip is not None:
         layout |= strip_layout(spec.strip, dark)
-    traces = [_trace(series, dark) for series in spec.series]
+    traces = [_trace(series, name, dark) for series, name in zip(spec.series, names, strict=True)]
     traces += [] if spec.heat is None else [_heat(spec.heat, dark)]
     traces += [] if spec.strip is None else [strip_trace(spec.strip, dark)]
     # Made at once: Plotly checks everything anew with each update of a figure, which takes far longer.
@@ -80,9 +81,9 @@ def to_html(spec: FigureSpec) -> bytes:
     return page.encode()
 
 
-def _trace(series: Series, dark: bool) -> dict[str, Any]:
+def _trace(series: Series, name: str, dark: bool) -> dict[str, Any]:
     if series.kind == "bar":
-        return _bar(series, dark)
+        return _bar(series, name, dark)
     colour = series.style.colour_on(dark)
     front = series.kind == "front"
     fills = [GREY if faded else colour for faded in series.faded] or colour
@@ -90,7 +91,7 @@ def _trace(series: Series, dark: bool) -> dict[str, Any]:
     symbols = [f"{filled}{OPEN}" if hollow else series.style.marker for hollow in series.hollow]
     return {
         "type": "scatter",
-        "name": legend_name(series.label),
+        "name": name,
         "x": list(series.x),
         "y": list(series.y),
         "mode": {"line": "lines+markers", "markers": "markers"}.get(series.kind, "lines"),
@@ -111,10 +112,10 @@ def _trace(series: Series, dark: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _bar(series: Series, dark: bool) -> dict[str, Any]:
+def _bar(series: Series, name: str, dark: bool) -> dict[str, Any]:
     return {
         "type": "bar",
-        "name": legend_name(series.label),
+        "name": name,
         "x": list(series.x),
         "y": list(series.y),
         "orientation": "h",

@@ -169,7 +169,7 @@ def test_a_long_name_stands_in_short_lines_in_the_legend() -> None:
     lines = trace.name.split("<br>")
     assert " ".join(lines) == many_words()[0]
     assert len(lines) > 1
-    assert max(map(len, lines)) <= 22
+    assert max(map(len, lines)) <= 38
     (trace,) = screen.to_plotly(labelled(["DIP-CA, caches 39 %, γ 0.3"])).data
     assert trace.name == "DIP-CA, caches 39 %,<br>γ 0.3", "a number stays with its name"
 

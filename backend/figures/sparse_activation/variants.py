@@ -67,11 +67,11 @@ class Variant:
 
     @property
     def title(self) -> str:
-        """Its name in a legend: an oracle and a label say so."""
+        """Its name in a legend: an oracle, a label and a control say so."""
         asides = [LABELS[self.label]] if self.label else []
         asides += [self.words] if self.words else []
         asides += [UNITS[self.units].lower()] if self.units != "mlp" else []
-        asides += ["label-free oracle"] if self.role == "label-free oracle" else []
+        asides += [self.role] if self.role in ("label-free oracle", "control") else []
         return f"{title_of(self.policy)} ({', '.join(asides)})" if asides else title_of(self.policy)
 
     @property
