@@ -104,7 +104,7 @@ def budget_section(chosen: Chosen, methods: tuple[str, ...], cost: str) -> None:
     usable = [
         feasible
         for feasible in found
-        if feasible.cell and feasible.curve.realisable and feasible.curve.policy != "dense"
+        if feasible.cell and feasible.curve.usable and feasible.curve.policy != "dense"
     ]
     if usable:
         best = lowest(usable, cost, chosen.points)
