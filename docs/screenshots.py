@@ -133,7 +133,7 @@ def main() -> None:
         first.close()
         if not asked.all:
             path = asked.output / "trade-offs.png"
-            shoot(browser, f"{base}/trade_offs", path, dark=False, width=1280, height=1000, whole=False)
+            shoot(browser, f"{base}/trade_offs", path, dark=False, width=1280, height=1240, whole=False)
         else:
             for name in [asked.page] if asked.page else PAGES:
                 for variant, dark, width in (

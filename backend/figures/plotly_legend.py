@@ -1,8 +1,8 @@
 """The legend on the screen: names in short lines, and the height that it adds to a figure.
 
 Plotly wraps a legend in the browser and takes its rows from the plot. A figure's height is set before its
-width is known, so the rows are counted for a phone: there the plot keeps the height that was asked for, and
-on a wider screen it is a little taller.
+width is known, so the rows are counted for a phone, and a part of what they take there is added: on a wider
+screen the plot is as tall as was asked for, on a phone not much lower.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _NARROW = 234
 _SYMBOL, _LETTER, _LINE, _GAP = 41.0, 5.4, 15.6, 3.4
 """Pixels: a symbol with the space around it, a letter's mean width, a line's height, between two rows."""
 _BREAK, _BOUND = "<br>", "\N{NO-BREAK SPACE}"
-_MOST = 0.6
-"""Of the height that was asked for: more would make the plot too tall on a wide screen."""
+_MOST = 0.3
+"""Of the height that was asked for: more would push the plot below a window's edge where it is wide."""
 
 
 def legend_names(labels: Sequence[str]) -> list[str]:

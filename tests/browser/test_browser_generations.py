@@ -63,7 +63,7 @@ def submitted(home: Home, folder: Path, prompt: str, tokens: int) -> str:
 
 def written(page: Page) -> int:
     """Return how many tokens the dense side says it has."""
-    said = page.locator(".st-key-generation_side_0").get_by_text(re.compile(r"^[\d,]+ tokens")).inner_text()
+    said = page.locator(".st-key-generation_side_0").get_by_text(re.compile(r"^[\d,]+ tokens?")).inner_text()
     return int(said.split()[0].replace(",", ""))
 
 

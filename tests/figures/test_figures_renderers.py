@@ -153,11 +153,11 @@ def labelled(labels: list[str]) -> FigureSpec:
 
 
 def test_a_long_legend_makes_the_figure_higher_not_the_plot_smaller() -> None:
-    few, many = labelled(["Dense", "DIP"]), labelled([f"Method {place}" for place in range(10)])
+    few, many = labelled(["Dense", "DIP"]), labelled([f"Method {place}" for place in range(6)])
     assert screen.to_plotly(few, height=480).layout.height == 480
-    assert screen.to_plotly(many, height=480).layout.height >= 480 + 9 * 19
+    assert screen.to_plotly(many, height=480).layout.height >= 480 + 5 * 19
     assert screen.to_plotly(many, height=480, legend=False).layout.height == 480
-    assert screen.to_plotly(labelled(many_words() * 20), height=480).layout.height <= 1.6 * 480
+    assert screen.to_plotly(labelled(many_words() * 20), height=480).layout.height <= 1.3 * 480
 
 
 def many_words() -> list[str]:
