@@ -47,14 +47,12 @@ def chosen_token() -> tuple[int, int] | None:
 
 def choose_token(run: str, side: int, place: int) -> None:
     """Make a token of a run's side the chosen one."""
-    st.query_params[ADDRESS_KEY] = run
-    st.query_params[TOKEN_KEY] = f"{side}.{place + 1}"
+    st.query_params.update({ADDRESS_KEY: run, TOKEN_KEY: f"{side}.{place + 1}"})
 
 
 def choose_colour(run: str, name: str) -> None:
     """Make a colouring of a run the one that the address names."""
-    st.query_params[ADDRESS_KEY] = run
-    st.query_params[COLOUR_KEY] = name
+    st.query_params.update({ADDRESS_KEY: run, COLOUR_KEY: name})
 
 
 def shown_prompt(count: int) -> int:

@@ -41,25 +41,15 @@ export default function ({ parentElement, data, setTriggerValue }) {
   const names = Object.keys(data.legends), offered = JSON.stringify(names);
   if (box.offered !== offered) {
     box.offered = offered;
-    box.told = undefined;
-    box.sent = [];
     select.replaceChildren(...names.map((name) => new Option(name, name)));
+    box.made = data.heard;
   }
-  // What the server says counts when it is news, not when it answers a choice made here: another may have
-  // been made since. It may answer several at once: none is open when it says what is chosen.
-  if (data.chosen === select.value) {
-    box.told = data.chosen;
-    box.sent = [];
-  } else if (data.chosen !== box.told) {
-    box.told = data.chosen;
-    const answered = box.sent.indexOf(data.chosen);
-    if (answered < 0) select.value = data.chosen;
-    box.sent = answered < 0 ? [] : box.sent.slice(answered + 1);
-  }
+  // What the server says counts once it has heard of every choice made here: it may answer an older one.
+  if (data.heard >= box.made) select.value = data.chosen;
   select.onchange = () => {
-    box.sent.push(select.value);
+    box.made += 1;
     show(box, select.value);
-    setTriggerValue("chosen", select.value);
+    setTriggerValue("chosen", { name: select.value, made: box.made });
   };
   show(box, select.value);
 }
@@ -86,11 +76,19 @@ def colour_control(
         key: Names it on its page.
         on_choose: Told the label that is chosen.
     """
+    heard = f"{key}_heard"
 
     def choose() -> None:
-        name = getattr(st.session_state[key], "chosen", None)
-        if name in legends:
-            on_choose(name)
+        said = getattr(st.session_state[key], "chosen", None) or {}
+        st.session_state[heard] = said.get("made", 0)
+        if said.get("name") in legends:
+            on_choose(said["name"])
 
     legends = {scale.label: legend_html(scale) for scale in scales}
-    _component(key=key, data={"label": label, "legends": legends, "chosen": chosen}, on_chosen_change=choose)
+    data = {
+        "label": label,
+        "legends": legends,
+        "chosen": chosen,
+        "heard": st.session_state.get(heard, 0),
+    }
+    _component(key=key, data=data, on_chosen_change=choose)

@@ -10,7 +10,7 @@ from docs.screenshots import CHART_MILLISECONDS, settle
 from tests.browser.conftest import EVALUATION, Visit
 
 pytestmark = pytest.mark.browser
-LIMIT = re.compile(r"Limit at [\d.]+ GB/s, measured")
+LIMIT = re.compile(r"Limit at [\d.]+ GB/s,\s*measured")
 
 
 def test_a_link_opens_the_axis_of_measured_speed(visit_in: Visit) -> None:
