@@ -88,6 +88,7 @@ def test_a_slider_leaves_the_big_figure_alone(visit: Visit) -> None:
 def test_a_click_on_a_point_shows_its_card(visit: Visit) -> None:
     page = visit.open("trade_offs", evaluation=EVALUATION)
     point = page.locator(".st-key-trade_off .scatterlayer .trace").nth(2).locator(".points path").last
+    point.scroll_into_view_if_needed()
     box = point.bounding_box()
     assert box is not None
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

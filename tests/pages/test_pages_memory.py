@@ -120,7 +120,8 @@ def test_a_stored_point_other_than_asked_is_said_above_the_metrics(
     assert "asked: density 0.8, γ 0.4, LFU, better split, caches " in notice
     assert "DIP is drawn beside it at density 0.9, with the same rule and split" in notice
     assert next(each.type for each in page.columns[1] if each.type in ("info", "metric")) == "info"
-    names = [trace["name"] for trace in json.loads(page.get("plotly_chart")[0].proto.spec)["data"]]
+    drawn = json.loads(page.get("plotly_chart")[0].proto.spec)["data"]
+    names = [trace["name"].replace("<br>", " ") for trace in drawn]
     assert "DIP, density 0.9, LRU" in names
     assert "DIP-CA, density 0.9, γ 0.3" in names
     assert "Not at equal" not in said(page)
