@@ -73,15 +73,15 @@ def read_out_section(
             "Compare with", list(labels), "reference", help="Differences are paired by window."
         )
     readings = read_out(points, found.windows, at, cost, labels[reference])
-    dense = dense_point(points)
+    dense, timed = dense_point(points), _timed(points)
     st.dataframe(
-        _read_out_table(readings, reference, metric, points),
+        _read_out_table(readings, reference, metric, timed),
         hide_index=True,
         key="read_out_table",
         alt=f"Every method at {metric.label} {metric.format.format(at)}",
         column_config={"Method": st.column_config.Column(pinned=True)},
     )
-    st.caption(f"{_MEASURED_ONLY if cost == SPEED else _INTERPOLATED} {_where_timed(points)}".strip())
+    st.caption(f"{_MEASURED_ONLY if cost == SPEED else _INTERPOLATED} {_where_timed(timed, dense)}".strip())
     baseline = None if dense is None else float(dense[quality]) * QUALITY[quality].scale
     spec = at_cost(readings, at, quality, cost, baseline)
     if spec.series:
@@ -101,6 +101,7 @@ def budget_section(chosen: Chosen, methods: tuple[str, ...], cost: str) -> None:
     if not found:
         st.info("The dense model was not measured here, so there is nothing to compare with.")
         return
+    timed = _timed(chosen.points)
     usable = [
         feasible
         for feasible in found
@@ -109,7 +110,7 @@ def budget_section(chosen: Chosen, methods: tuple[str, ...], cost: str) -> None:
     if usable:
         best = lowest(usable, cost, chosen.points)
         goes = "fastest" if cost == SPEED else "lowest"
-        said = _timed(chosen.points).get(best.cell)
+        said = timed.get(best.cell)
         value = metric.show(best.x) if said is None or cost != SPEED else said.speed
         unit = f" {metric.unit}" if "/" in metric.unit else ""
         beside = f" ({said.speedup} of dense in the same run)" if said is not None and cost == SPEED else ""
@@ -122,7 +123,7 @@ def budget_section(chosen: Chosen, methods: tuple[str, ...], cost: str) -> None:
     rows = chosen.points[["cell_id", "policy", "settings"]].itertuples(index=False)
     names = {str(cell): point_label(str(policy), str(settings)) for cell, policy, settings in rows}
     st.dataframe(
-        pd.DataFrame([_budget_row(each, metric, names, _timed(chosen.points)) for each in found]),
+        pd.DataFrame([_budget_row(each, metric, names, timed) for each in found]),
         hide_index=True,
         key="budget_table",
         alt=f"Each method's cheapest point within {budget:g} % of dense perplexity",
@@ -151,24 +152,20 @@ def _of_methods(points: pd.DataFrame, methods: tuple[str, ...]) -> pd.DataFrame:
     return points[points["policy"].isin([*methods, "dense"])]
 
 
-def _where_timed(points: pd.DataFrame) -> str:
+def _where_timed(timed: dict[str, Timed], dense: pd.Series | None) -> str:
     """Say on which machine the speeds were measured and how fast dense is there, "" if there are none."""
-    rows = points[points[SPEED].notna()].iterrows()
-    timed = [said for _, row in rows if (said := Timed.of(row)) is not None]
     if not timed:
         return ""
-    dense = dense_point(points)
     beside = None if dense is None else Timed.of(dense)
     pace = "" if beside is None else f"; dense decodes {beside.speed} tokens/s"
     return (
-        f"Measured at batch one on {machines(timed)}{pace}, the median of all runs; tokens/s are that "
-        "times the speed-up over dense in the same run."
+        f"Measured at batch one on {machines(list(timed.values()))}{pace}, the median of all runs; "
+        "tokens/s are that times the speed-up over dense in the same run."
     )
 
 
-def _speed_columns(reading: MethodReading, rows: dict[str, pd.Series], cost: str) -> dict[str, str]:
+def _speed_columns(said: Timed | None, cost: str) -> dict[str, str]:
     """Return what is known of a stored point's latency; all of it where speed is the axis."""
-    said = Timed.of(rows[reading.cell]) if reading.cell in rows else None
     columns = {"Tokens/s ↑": "speed", "Over dense ↑": "speedup"}
     if cost == SPEED:
         columns |= {"p10–p90": "range", "Rounds": "rounds", "Loop": "loop"}
@@ -176,24 +173,22 @@ def _speed_columns(reading: MethodReading, rows: dict[str, pd.Series], cost: str
 
 
 def _read_out_table(
-    readings: list[MethodReading], reference: str, metric: Metric, points: pd.DataFrame
+    readings: list[MethodReading], reference: str, metric: Metric, timed: dict[str, Timed]
 ) -> pd.DataFrame:
-    timed = points[points[SPEED].notna()]
-    rows = {str(row["cell_id"]): row for _, row in timed.iterrows()}
-    on_axis = bool(rows) and metric.name == SPEED
+    on_axis = bool(timed) and metric.name == SPEED
     return pd.DataFrame(
         [
             {
                 "Method": reading.curve.label,
                 "How": _how(reading, metric),
-                **(_speed_columns(reading, rows, metric.name) if on_axis else {}),
+                **(_speed_columns(timed.get(reading.cell), metric.name) if on_axis else {}),
                 "Perplexity ↓": shown(QUALITY["perplexity"], reading.perplexity),
                 "Rise over dense ↓": as_rise(reading.delta_nll),
                 "ΔNLL to dense ↓": with_error(reading.delta_nll, sign=True),
                 f"NLL − {reference}'s ↓": with_error(reading.against, sign=True),
                 "KL ↓": shown(QUALITY["kl"], reading.kl),
                 "Agreement ↑": shown(QUALITY["agreement"], reading.agreement),
-                **(_speed_columns(reading, rows, metric.name) if rows and not on_axis else {}),
+                **(_speed_columns(timed.get(reading.cell), metric.name) if timed and not on_axis else {}),
             }
             for reading in readings
         ]
