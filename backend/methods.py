@@ -36,6 +36,8 @@ class Method(Settings):
     """It does not look at the token being predicted."""
     realisable: ClassVar[bool] = True
     """Its choice costs less than it saves; one that needs what it skips is an oracle."""
+    control: ClassVar[bool] = False
+    """It chooses at random: there to be beaten, not to be used, so it is never on a front."""
     looks_at_cache: ClassVar[bool] = False
     """Its choice depends on what is in fast memory, so no one trace serves every cache size."""
     sweep_setting: ClassVar[str | None] = None

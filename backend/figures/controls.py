@@ -6,13 +6,13 @@ never on a front.
 
 from __future__ import annotations
 
-CONTROLS = ("random", "random_swap")
-"""Their names, of either kind of method."""
+from backend.methods import every_method
 
 
 def is_control(policy: str) -> bool:
-    """Tell whether a method is there to be beaten, not to be used."""
-    return policy in CONTROLS
+    """Tell whether a method is there to be beaten, not to be used; one that is not registered is not."""
+    methods = every_method()
+    return policy in methods and methods[policy].control
 
 
 def named_control(policy: str, title: str) -> str:

@@ -20,6 +20,7 @@ class RandomSwap(Rerouting):
     equation = r"S = \{r_1, \dots, r_K\} \setminus \{r_k\} \cup \{r_u\},\quad u \sim \mathcal{U}(K+1, N)"
     paper = ""
     limits = "A control: it shows what a wrong expert at that rank costs, and saves nothing."
+    control = True
     sweep_setting = "rank"
 
     rank: int = setting(1, "Rank of the expert that is replaced.", symbol="k", ge=1)

@@ -30,6 +30,7 @@ class RandomPruning(NeuronPruning):
         "A control. Its draw depends on the seed, the layer, the sequence and the token, on nothing else."
     )
 
+    control = True
     whole_heads = True
 
     seed: int = setting(0, "Seed of the draws.", ge=0)
